@@ -1,0 +1,168 @@
+"""
+Groups inputs into batches.
+
+A batch is what a worker predicts at once. Its grouping is visible in the output of some models
+(padding changes the last digits, outputs that are not per instance are dropped), so the default,
+`in_order`, makes exactly the groups that `allennlp predict` makes.
+"""
+
+from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+
+from allennlp.common import Registrable
+
+from allennlp_parallel_predict.errors import SettingsError
+
+LINES = "lines"
+"""Raw lines in, text out: what the command does."""
+INSTANCES = "instances"
+"""`Instance`s from a dataset reader in, text out: `--use-dataset-reader`."""
+
+
+class Input(NamedTuple):
+    """One input, numbered."""
+
+    position: int
+    """Its place among the inputs, from 0; blank lines have none."""
+    line_number: int
+    """Its line in the input file, from 1."""
+    value: Any
+    """A raw line, an `Instance`, or a JSON dictionary."""
+
+
+class Batch(NamedTuple):
+    """What a worker predicts at once."""
+
+    number: int
+    kind: str
+    values: List[Any]
+    positions: Sequence[int]
+    line_numbers: Sequence[int]
+    ends_window: bool = True
+    """No later batch holds an input from before the end of this one: a run may resume here."""
+
+    def only(self, offset: int) -> "Batch":
+        """The batch of the one input at `offset`."""
+        return self._replace(
+            values=[self.values[offset]],
+            positions=[self.positions[offset]],
+            line_numbers=[self.line_numbers[offset]],
+        )
+
+    def describe(self) -> str:
+        lines = sorted(self.line_numbers)
+        if len(lines) == 1:
+            return f"input line {lines[0]}"
+        return f"input lines {lines[0]}-{lines[-1]}"
+
+
+class Batching(Registrable):
+    """
+    The base class of the ways to group inputs. Subclasses implement `groups`.
+
+    # Parameters
+
+    batch_size : `int`, optional (default = `1`)
+        The number of inputs in a batch, as in `allennlp predict --batch-size`.
+    """
+
+    default_implementation = "in_order"
+
+    def __init__(self, batch_size: int = 1) -> None:
+        if batch_size < 1:
+            raise SettingsError(f"batching.batch_size must be at least 1, but it is {batch_size}")
+        self.batch_size = batch_size
+
+    def batches(
+        self, inputs: Iterable[Optional[Input]], kind: str, first_number: int = 0
+    ) -> Iterator[Optional[Batch]]:
+        """
+        Yields batches, and passes on the `None`s by which a source says that nothing is there yet.
+        """
+        number = first_number
+        for group in self.groups(inputs):
+            if group is None:
+                yield None
+                continue
+            members, ends_window = group
+            positions, line_numbers, values = map(list, zip(*members))
+            yield Batch(number, kind, values, positions, line_numbers, ends_window)
+            number += 1
+
+    def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
+        """
+        Yields `(inputs of a batch, whether it ends a window)` or `None`; every input once, and
+        none later than after a bounded number of others.
+        """
+        raise NotImplementedError
+
+
+@Batching.register("in_order")
+class InOrderBatching(Batching):
+    """The groups that `allennlp predict` makes: consecutive inputs, `batch_size` at a time."""
+
+    def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
+        group: List[Input] = []
+        for item in inputs:
+            if item is None:
+                yield None
+                continue
+            group.append(item)
+            if len(group) == self.batch_size:
+                yield group, True
+                group = []
+        if group:
+            yield group, True
+
+
+@Batching.register("bucket")
+class BucketBatching(Batching):
+    """
+    Sorts the inputs of a window by length, so that a batch holds inputs of like length and little
+    of it is padding. Results still come out in input order. It changes the last digits of floats.
+
+    # Parameters
+
+    batch_size : `int`, optional (default = `32`)
+        The number of inputs in a batch.
+    window : `int`, optional (default = `2048`)
+        The number of inputs that are sorted together; it bounds the memory.
+    """
+
+    def __init__(self, batch_size: int = 32, window: int = 2048) -> None:
+        super().__init__(batch_size)
+        if window < batch_size:
+            raise SettingsError(
+                f"batching.window must be at least batching.batch_size ({batch_size}), "
+                f"but it is {window}"
+            )
+        self.window = window
+
+    def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
+        window: List[Input] = []
+        for item in inputs:
+            if item is None:
+                yield None
+                continue
+            window.append(item)
+            if len(window) == self.window:
+                yield from self._sorted_groups(window)
+                window = []
+        yield from self._sorted_groups(window)
+
+    def _sorted_groups(self, window: List[Input]) -> Iterator[Any]:
+        # The longest first: the last batches of a run are then short ones, and no worker is left
+        # alone with a long one.
+        window.sort(key=lambda item: _length(item.value), reverse=True)
+        for start in range(0, len(window), self.batch_size):
+            group = window[start : start + self.batch_size]
+            yield group, start + self.batch_size >= len(window)
+
+
+def _length(value: Any) -> int:
+    """A length that costs nothing to know and is close to the model's: characters, or tokens."""
+    if isinstance(value, str):
+        return len(value)
+    fields = getattr(value, "fields", None)
+    if fields is None:
+        return len(str(value))
+    return max((len(field) for field in fields.values() if hasattr(field, "__len__")), default=0)

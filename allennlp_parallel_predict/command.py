@@ -1,0 +1,273 @@
+"""
+The `parallel-predict` subcommand: `allennlp predict` for people with a lot of input.
+
+It turns flags into a source, a way of batching, an executor and a sink, and runs them.
+"""
+
+import argparse
+import os
+import stat
+import sys
+from typing import Any, Dict, Optional
+
+from allennlp.commands.predict import Predict
+from allennlp.commands.subcommand import Subcommand
+from allennlp.common import logging as common_logging
+from allennlp.common.checks import ConfigurationError, check_for_gpu
+from allennlp.predictors import Predictor
+from overrides import overrides
+
+from allennlp_parallel_predict.archives import load_predictor, parse_predictor_args
+from allennlp_parallel_predict.checkpoint import Checkpoint, fingerprint
+from allennlp_parallel_predict.errors import ResumeError, explained, printed_for_people
+from allennlp_parallel_predict.interrupts import Interrupted, Interrupts
+from allennlp_parallel_predict.pipeline import Pipeline
+from allennlp_parallel_predict.progress import Progress
+from allennlp_parallel_predict.settings import (
+    ON_ERROR,
+    PROGRESS,
+    Settings,
+    build_settings,
+    read_settings,
+    set_cuda_device,
+)
+from allennlp_parallel_predict.sinks import OutputClosed, Sink, Written
+from allennlp_parallel_predict.sources import (
+    STDIN,
+    InstanceSource,
+    LineSource,
+    Source,
+    check_multitask_head,
+)
+from allennlp_parallel_predict.worker import WorkerOptions
+
+PROG = "allennlp parallel-predict"
+
+EXIT_SOME_FAILED = 3
+"""The exit status of a run that is complete but for inputs that failed (see `--on-error`)."""
+EXIT_OUTPUT_CLOSED = 141
+"""What a shell reports of a tool that wrote to a closed pipe: 128 + SIGPIPE."""
+
+_HELP = "Use a trained model to make predictions in several processes."
+
+
+class _NotGiven(int):
+    """A flag's default, told from the same value given by the user."""
+
+
+@Subcommand.register("parallel-predict")
+class ParallelPredict(Predict):
+    """`allennlp predict`, flag for flag and byte for byte, in a pool of processes."""
+
+    @overrides
+    def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
+        subparser = super().add_subparser(parser)
+        parser._choices_actions[-1].help = _HELP
+        subparser.description = (
+            "Run the specified model against a JSON-lines input file, in several processes."
+        )
+        subparser.add_argument("--num-workers", type=int, help="the number of worker processes")
+        subparser.add_argument(
+            "--parallel-config", type=str, help="a Jsonnet file with the settings of the pool"
+        )
+        subparser.add_argument(
+            "--parallel-overrides",
+            type=str,
+            default="",
+            help=(
+                "a json(net) structure used to override these settings, e.g., "
+                "'{\"executor.threads_per_worker\": 2}'"
+            ),
+        )
+        subparser.add_argument(
+            "--on-error", choices=ON_ERROR, help="what to do about an input that fails"
+        )
+        subparser.add_argument(
+            "--errors-file", type=str, help="a file for the inputs that failed, as JSON lines"
+        )
+        subparser.add_argument(
+            "--max-errors", type=int, help="the number of failed inputs after which the run ends"
+        )
+        subparser.add_argument(
+            "--resume", action="store_true", help="go on with the interrupted run of --output-file"
+        )
+        subparser.add_argument(
+            "--progress", choices=PROGRESS, help="whether to draw a progress bar on stderr"
+        )
+        subparser.set_defaults(func=_predict, batch_size=_NotGiven(1), cuda_device=_NotGiven(-1))
+        return subparser
+
+
+def _predict(args: argparse.Namespace) -> None:
+    common_logging.FILE_FRIENDLY_LOGGING = args.file_friendly_logging
+    with printed_for_people(PROG):
+        settings = _settings(args)
+        interrupts = Interrupts()
+        try:
+            with interrupts.handled():
+                failures = _Job(args, settings, interrupts).run()
+        except Interrupted as error:
+            sys.exit(error.exit_status)
+        except OutputClosed:
+            # Whoever flushes stdout from here on must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_OUTPUT_CLOSED)
+        if failures:
+            sys.exit(EXIT_SOME_FAILED)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    flags: Dict[str, Any] = {
+        "executor.num_workers": args.num_workers,
+        "on_error": args.on_error,
+        "max_errors": args.max_errors,
+        "progress": args.progress,
+    }
+    if not isinstance(args.batch_size, _NotGiven):
+        flags["batching.batch_size"] = args.batch_size
+    given = {key: value for key, value in flags.items() if value is not None}
+    values = read_settings(args.parallel_config, args.parallel_overrides, given)
+    if not isinstance(args.cuda_device, _NotGiven):
+        set_cuda_device(values["executor"], args.cuda_device)
+    return build_settings(values)
+
+
+class _Job:
+    """One run of the command."""
+
+    def __init__(
+        self, args: argparse.Namespace, settings: Settings, interrupts: Interrupts
+    ) -> None:
+        self._args = args
+        self._settings = settings
+        self._interrupts = interrupts
+        self._checkpoint: Optional[Checkpoint] = None
+
+    def run(self) -> int:
+        """Runs the command; returns the number of inputs that failed."""
+        args, executor = self._args, self._settings.executor
+        with executor.preparing():
+            predictor = self._load()
+            if args.silent and not args.output_file:
+                print("--silent specified without --output-file.")
+                print("Exiting early because no output will be created.")
+                sys.exit(0)
+            checkpoint = self._checkpoint_file()
+            resume_at = checkpoint.load() if checkpoint is not None and args.resume else None
+            sink = Sink(
+                args.output_file,
+                args.errors_file,
+                not args.silent,
+                self._settings.on_error,
+                resume_at,
+            )
+            source = self._source(predictor, sink.written)
+            if checkpoint is not None and resume_at is None:
+                checkpoint.save(sink.sync())
+            options = WorkerOptions(self._settings.on_error, not args.silent, source.encoding)
+            try:
+                executor.start(predictor, options)
+                self._predict(source, sink, checkpoint)
+                executor.close()
+            except BaseException:
+                executor.kill()
+                raise
+        return sink.written.failures
+
+    def _load(self) -> Predictor:
+        args, executor = self._args, self._settings.executor
+        with explained("cannot use the GPU", ConfigurationError):
+            for device in executor.cuda_devices or [-1]:
+                check_for_gpu(device)
+        return load_predictor(
+            args.archive_file,
+            args.predictor,
+            executor.loading_device,
+            args.dataset_reader_choice,
+            args.overrides,
+            args.weights_file,
+            parse_predictor_args(args.predictor_args),
+        )
+
+    def _source(self, predictor: Predictor, written: Written) -> Source:
+        args = self._args
+        reader = predictor._dataset_reader if args.use_dataset_reader else None
+        check_multitask_head(reader, args.multitask_head)
+        if reader is None:
+            return LineSource(args.input_file, written.lines, written.positions)
+        return InstanceSource(reader, args.input_file, args.multitask_head, written.positions)
+
+    def _predict(self, source: Source, sink: Sink, checkpoint: Optional[Checkpoint]) -> None:
+        settings, args = self._settings, self._args
+        progress = Progress(settings.progress, source, not args.silent, sink.written.positions)
+        pipeline = Pipeline(
+            source,
+            settings.batching,
+            settings.executor,
+            sink,
+            progress,
+            self._interrupts,
+            checkpoint,
+            settings.checkpoint_interval,
+            settings.max_errors,
+        )
+        try:
+            pipeline.run()
+            sink.close()
+        except Interrupted:
+            settings.executor.kill()
+            pipeline.save_checkpoint()
+            sink.close()
+            progress.close()
+            _tell(
+                f"interrupted after input line {sink.written.lines:,}{_how_to_resume(checkpoint)}"
+            )
+            raise
+        except BaseException:
+            progress.close()
+            sink.close()
+            raise
+        progress.close()
+        if checkpoint is not None:
+            checkpoint.remove()
+        _tell(progress.summary(settings.executor))
+
+    def _checkpoint_file(self) -> Optional[Checkpoint]:
+        args = self._args
+        if args.output_file and _is_regular(args.output_file) and args.input_file != STDIN:
+            return Checkpoint(args.output_file, self._identity())
+        if args.resume:
+            raise ResumeError("--resume needs an --output-file and an input that is a file")
+        return None
+
+    def _identity(self) -> Dict[str, Any]:
+        """What the output depends on, so that a run is only resumed as itself."""
+        args, batching = self._args, self._settings.batching
+        flags = (
+            "predictor",
+            "predictor_args",
+            "overrides",
+            "use_dataset_reader",
+            "dataset_reader_choice",
+            "multitask_head",
+            "include_package",
+        )
+        return {
+            "input file": fingerprint(args.input_file),
+            "archive": fingerprint(args.archive_file),
+            "weights file": fingerprint(args.weights_file) if args.weights_file else None,
+            "batching": {"type": type(batching).__name__, **vars(batching)},
+            **{f"--{flag.replace('_', '-')}": getattr(args, flag, None) for flag in flags},
+        }
+
+
+def _is_regular(path: str) -> bool:
+    return not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)
+
+
+def _how_to_resume(checkpoint: Optional[Checkpoint]) -> str:
+    return "; run the same command with --resume to go on" if checkpoint is not None else ""
+
+
+def _tell(message: str) -> None:
+    print(f"parallel-predict: {message}", file=sys.stderr)

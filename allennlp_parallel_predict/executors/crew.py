@@ -1,0 +1,289 @@
+"""
+The worker processes of a pool: started, watched, replaced and ended.
+
+One thread waits for all of their sockets at once. A worker's end shows as the end of its
+connection, since the parent closes the worker's side as soon as the worker has it; where a process
+that the worker itself has started holds the connection open, it shows within a second.
+"""
+
+import logging
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+from typing import Callable, Deque, List, NamedTuple, Optional, Sequence
+
+from allennlp_parallel_predict.executors.retries import Task
+from allennlp_parallel_predict.executors.worker_process import READY, WorkerProcess
+
+logger = logging.getLogger(__name__)
+
+IN_HAND = 2
+"""Batches that a worker has: the one that it computes and, so that it never waits, the next."""
+_GRACE = 1.0
+"""Seconds between SIGTERM and SIGKILL."""
+_TICK = 1.0
+"""Seconds after which a wait looks around, whatever happens."""
+_QUIET = 60.0
+"""Seconds after which a worker that shows no life is reported; doubled each time."""
+
+Launch = Callable[[int, Sequence[socket.socket]], WorkerProcess]
+"""Starts the worker of a number; it gets the sockets that the worker must not keep."""
+
+
+class Member:
+    """A place in the crew, and the process that fills it now."""
+
+    def __init__(self, number: int, process: WorkerProcess) -> None:
+        self.number = number
+        self.tasks: Deque[Task] = deque()
+        self.deaths_in_a_row = 0
+        self.fill(process)
+
+    def fill(self, process: WorkerProcess) -> None:
+        self.process = process
+        self.is_ready = False
+        self.finished = 0
+        self.timed_out = False
+        self.kill_at: Optional[float] = None
+        self.start_waiting()
+
+    def start_waiting(self) -> None:
+        """The process has shown life, and the next batch's time begins."""
+        self.since = time.monotonic()
+        self.report_after = _QUIET
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (process {self.process.pid})"
+
+
+class Event(NamedTuple):
+    """Something that happened to a member."""
+
+    member: Member
+    message: Optional[bytes]
+    """What it sent, or `None` if its process has ended."""
+
+
+class Crew:
+    """
+    # Parameters
+
+    size : `int`
+        The number of members.
+    launch : `Launch`
+        How to start one.
+    batch_timeout : `float`, optional (default = `None`)
+        The seconds that a batch may take.
+    max_batches : `int`, optional (default = `None`)
+        The batches after which a process is replaced.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        launch: Launch,
+        batch_timeout: Optional[float] = None,
+        max_batches: Optional[int] = None,
+    ) -> None:
+        self.members: List[Member] = []
+        self.restarts = 0
+        self._launch = launch
+        self._batch_timeout = batch_timeout
+        self._max_batches = max_batches
+        self._selector = selectors.DefaultSelector()
+        # Members that may have fewer batches than they can hold; looked over when taken out.
+        self._idle: Deque[Member] = deque()
+        self._hungry: Deque[Member] = deque()
+        self._retired: List[WorkerProcess] = []
+        self._next_look = 0.0
+        for number in range(size):
+            self._start(number)
+
+    def _start(self, number: int) -> None:
+        inherited = [member.process.channel.socket for member in self.members]
+        process = self._launch(number, inherited)
+        if number == len(self.members):
+            self.members.append(Member(number, process))
+        else:
+            self.members[number].fill(process)
+        member = self.members[number]
+        self._selector.register(process.channel.socket, selectors.EVENT_READ, member)
+        self._idle.append(member)
+
+    def take_free(self, in_hand: int = IN_HAND) -> Optional[Member]:
+        """A member that can take a batch, an idle one if there is one; `None` if there is not."""
+        while self._idle:
+            member = self._idle.popleft()
+            if not member.tasks and self._may_take(member):
+                return member
+        while in_hand > 1 and self._hungry:
+            member = self._hungry.popleft()
+            if 0 < len(member.tasks) < in_hand and self._may_take(member):
+                return member
+        return None
+
+    def _may_take(self, member: Member) -> bool:
+        left = self._max_batches is None or member.finished + len(member.tasks) < self._max_batches
+        return left and member.kill_at is None
+
+    def give(self, member: Member, task: Task, message: bytes) -> None:
+        if not member.tasks:
+            member.start_waiting()
+        member.tasks.append(task)
+        self._offer(member)
+        if not member.process.channel.send(message):
+            self._watch(member, writing=True)
+
+    def _offer(self, member: Member) -> None:
+        if not member.tasks:
+            self._idle.append(member)
+        elif len(member.tasks) < IN_HAND:
+            self._hungry.append(member)
+
+    def finish_task(self, member: Member) -> Task:
+        """Takes the task off the member's hands that it has just finished."""
+        member.start_waiting()
+        member.deaths_in_a_row = 0
+        member.finished += 1
+        task = member.tasks.popleft()
+        if self._max_batches is not None and member.finished >= self._max_batches:
+            self._recycle(member)
+        else:
+            self._offer(member)
+        return task
+
+    def _recycle(self, member: Member) -> None:
+        member.process.channel.finish()
+        self._retired.append(member.process)
+        self._replace_process(member)
+
+    def replace(self, member: Member) -> None:
+        """Fills the place of a member whose process has ended."""
+        self.restarts += 1
+        self._replace_process(member)
+
+    def _replace_process(self, member: Member) -> None:
+        self._selector.unregister(member.process.channel.socket)
+        member.process.channel.close()
+        self._start(member.number)
+
+    def dismiss(self, keep: Member) -> List[Task]:
+        """Ends all members but one; returns the tasks that they had."""
+        others = [member for member in self.members if member is not keep]
+        for member in others:
+            self._selector.unregister(member.process.channel.socket)
+        self.members = [keep]
+        keep.number = 0
+        _end([member.process for member in others])
+        tasks = [task for member in others for task in member.tasks]
+        for member in others:
+            member.tasks.clear()
+            member.process.channel.close()
+            member.kill_at = 0.0  # so that it takes nothing any more
+        return tasks
+
+    def wait(self, timeout: Optional[float], wake: Sequence[int]) -> List[Event]:
+        """Waits until a member sends something or ends, a `wake` can be read, or time is up."""
+        for fileno in wake:
+            self._selector.register(fileno, selectors.EVENT_READ)
+        try:
+            ready = self._selector.select(min(_TICK if timeout is None else timeout, _TICK))
+        finally:
+            for fileno in wake:
+                self._selector.unregister(fileno)
+        events: List[Event] = []
+        for key, mask in ready:
+            if key.data is not None:
+                events += self._look_at(key.data, mask)
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + min(_TICK, self._batch_timeout or _TICK) / 4
+            events += self._look_around(now, [event.member for event in events])
+        return events
+
+    def _look_at(self, member: Member, mask: int) -> List[Event]:
+        if mask & selectors.EVENT_WRITE and member.process.channel.flush():
+            self._watch(member, writing=False)
+        if not mask & selectors.EVENT_READ:
+            return []
+        messages, ended = member.process.channel.receive()
+        events = [Event(member, message) for message in messages if message != READY]
+        if len(events) < len(messages):
+            member.is_ready = True
+            member.start_waiting()
+        if ended:
+            member.process.wait(_GRACE)
+            events.append(Event(member, None))
+        return events
+
+    def _watch(self, member: Member, writing: bool) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
+        self._selector.modify(member.process.channel.socket, events, member)
+
+    def _look_around(self, now: float, seen: List[Member]) -> List[Event]:
+        self._retired = [process for process in self._retired if process.poll() is None]
+        events = []
+        for member in self.members:
+            if member.process.poll() is not None and member not in seen:
+                events.append(Event(member, None))
+            elif member.tasks or not member.is_ready:
+                self._check_time(member, now)
+        return events
+
+    def _check_time(self, member: Member, now: float) -> None:
+        quiet = now - member.since
+        if member.kill_at is not None:
+            if now >= member.kill_at:
+                member.process.signal(signal.SIGKILL)
+        elif member.is_ready and self._batch_timeout and quiet > self._batch_timeout:
+            member.timed_out = True
+            member.kill_at = now + _GRACE
+            member.process.signal(signal.SIGTERM)
+        elif quiet > member.report_after:
+            member.report_after *= 2
+            what = member.tasks[0].batch.describe() if member.is_ready else "loading the model"
+            logger.warning("%s has shown no life for %.0f s: %s", member, quiet, what)
+
+    def close(self) -> None:
+        """Lets the processes end by themselves, for a while."""
+        processes = [member.process for member in self.members] + self._retired
+        for process in processes:
+            process.channel.finish()
+        deadline = time.monotonic() + _GRACE
+        for process in processes:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends every process, with SIGTERM and then SIGKILL."""
+        _end([member.process for member in self.members] + self._retired)
+        for member in self.members:
+            member.process.channel.close()
+        self._selector.close()
+        self.members, self._retired = [], []
+
+
+def _end(processes: List[WorkerProcess]) -> None:
+    for process in processes:
+        process.signal(signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE / 2
+    for process in processes:
+        process.wait(max(0.0, deadline - time.monotonic()))
+        process.signal(signal.SIGKILL)
+    for process in processes:
+        process.wait(_GRACE)
+
+
+def describe_end(process: WorkerProcess) -> str:
+    """How a process ended, in words."""
+    status = process.poll()
+    if status is None or status >= 0:
+        return f"ended with exit status {status}" if status else "ended before its work was done"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    hint = ", perhaps for want of memory" if -status == signal.SIGKILL else ""
+    return f"was ended by {name}{hint}"

@@ -1,0 +1,64 @@
+"""Runs batches in the process itself, as `allennlp predict` does."""
+
+import select
+from collections import deque
+from typing import Deque, List, Optional, Sequence
+
+from allennlp.predictors import Predictor
+from overrides import overrides
+
+from allennlp_parallel_predict.batching import Batch
+from allennlp_parallel_predict.errors import SettingsError
+from allennlp_parallel_predict.executors.executor import Executor
+from allennlp_parallel_predict.worker import BatchResult, Worker, WorkerOptions
+
+
+@Executor.register("in_process")
+class InProcessExecutor(Executor):
+    """
+    One worker, in this process: for debugging, profiling, and comparison.
+
+    # Parameters
+
+    cuda_devices : `List[int]`, optional (default = `None`)
+        The one GPU to use.
+    """
+
+    def __init__(self, cuda_devices: Optional[List[int]] = None) -> None:
+        if cuda_devices and len(cuda_devices) > 1:
+            raise SettingsError("executor.cuda_devices can name only one GPU for in_process")
+        self.cuda_devices = cuda_devices or []
+        self.loading_device = self.cuda_devices[0] if self.cuda_devices else -1
+        self._waiting: Deque[Batch] = deque()
+        self._worker: Optional[Worker] = None
+
+    @overrides
+    def start(self, predictor: Predictor, options: WorkerOptions) -> None:
+        self._worker = Worker(predictor, options)
+
+    @overrides
+    def has_room(self) -> bool:
+        return not self._waiting
+
+    @overrides
+    def is_idle(self) -> bool:
+        return not self._waiting
+
+    @overrides
+    def submit(self, batch: Batch) -> None:
+        self._waiting.append(batch)
+
+    @overrides
+    def collect(
+        self, timeout: Optional[float] = None, wake: Sequence[int] = ()
+    ) -> List[BatchResult]:
+        if self._waiting:
+            assert self._worker is not None, "start() comes before collect()"
+            return [self._worker.predict(self._waiting.popleft())]
+        if wake:
+            select.select(wake, [], [], timeout)
+        return []
+
+    @overrides
+    def describe(self) -> str:
+        return "in this process"

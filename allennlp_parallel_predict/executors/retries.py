@@ -1,0 +1,89 @@
+"""What happens to a batch whose worker died, and when to give up."""
+
+from typing import Dict, Optional
+
+from allennlp_parallel_predict.batching import Batch
+from allennlp_parallel_predict.worker import RAISE, BatchResult, Failure
+
+MAX_DEATHS_IN_A_ROW = 3
+"""Of one worker, without a finished batch in between: a model that can never work must not loop."""
+
+
+class Task:
+    """
+    A batch on its way to a worker, or one input of a batch that has killed too many.
+
+    # Parameters
+
+    batch : `Batch`
+        What the worker gets.
+    search : `Search`, optional (default = `None`)
+        The search for a culprit that this task is a part of.
+    offset : `int`, optional (default = `0`)
+        The place of the input in the batch that is searched.
+    """
+
+    def __init__(self, batch: Batch, search: "Optional[Search]" = None, offset: int = 0) -> None:
+        self.batch = batch
+        self.search = search
+        self.offset = offset
+        self.deaths = 0
+
+
+class Search:
+    """Tries the inputs of a batch one at a time, so that only the one that kills is lost."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.tasks = [Task(batch.only(i), self, i) for i in range(len(batch.values))]
+        self.survivors = 0
+        self._results: Dict[int, BatchResult] = {}
+
+    def add(self, task: Task, result: BatchResult) -> Optional[BatchResult]:
+        """Takes the result of one input; returns the batch's when it was the last."""
+        self._results[task.offset] = result
+        if len(self._results) < len(self.tasks):
+            return None
+        return self._merged()
+
+    def _merged(self) -> BatchResult:
+        results = [self._results[offset] for offset in range(len(self.tasks))]
+        failures = [
+            failure._replace(offset=offset)
+            for offset, result in enumerate(results)
+            for failure in result.failures
+        ]
+        fatal = next(
+            (
+                result.fatal._replace(offset=offset)
+                for offset, result in enumerate(results)
+                if result.fatal is not None
+            ),
+            None,
+        )
+        end = len(results) if fatal is None else fatal.offset
+        results = results[:end]
+        descriptions = None
+        if any(result.descriptions for result in results):
+            descriptions = [(result.descriptions or [None])[0] for result in results]
+        printed = {
+            offset: "".join(result.printed.values())
+            for offset, result in enumerate(results)
+            if result.printed
+        }
+        return BatchResult(
+            self.batch.number,
+            [result.outputs[0] if result.outputs else None for result in results],
+            descriptions,
+            printed or None,
+            failures,
+            fatal,
+            next((r.state_change for r in results if r.state_change), None),
+        )
+
+
+def lost(batch: Batch, failure: Failure, on_error: str) -> BatchResult:
+    """The result of a batch of one input that no worker survives."""
+    if on_error == RAISE:
+        return BatchResult(batch.number, fatal=failure)
+    return BatchResult(batch.number, failures=[failure])

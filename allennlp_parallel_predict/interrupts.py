@@ -1,0 +1,74 @@
+"""Ctrl-C and SIGTERM: noticed at once, but never in the middle of a write."""
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Optional
+
+
+class Interrupted(BaseException):
+    """
+    The user or the system asks the run to end.
+
+    # Parameters
+
+    number : `int`
+        The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_status = 128 + number
+
+
+class Interrupts:
+    """
+    Turns SIGINT and SIGTERM into an `Interrupted` exception; a second one ends the process on the
+    spot (the kernel ends the workers with it). Does nothing outside the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._is_shielded = False
+        self._pending: Optional[int] = None
+        self._was_interrupted = False
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handles the signals inside, and puts the former handlers back."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before: Dict[int, Any] = {
+            number: signal.signal(number, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Puts a signal off until the end of the block."""
+        self._is_shielded = True
+        try:
+            yield
+        finally:
+            self._is_shielded = False
+            if self._pending is not None:
+                self._interrupt(self._pending)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self._was_interrupted:
+            os._exit(128 + number)
+        if self._is_shielded:
+            self._pending = number
+        else:
+            self._interrupt(number)
+
+    def _interrupt(self, number: int) -> None:
+        self._was_interrupted = True
+        self._pending = None
+        raise Interrupted(number)

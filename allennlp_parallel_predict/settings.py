@@ -1,0 +1,209 @@
+"""
+The settings of a run, from a Jsonnet file, overrides and flags, as objects built by AllenNLP's
+`FromParams`. What can be wrong with them is said in terms of the keys that the user wrote.
+"""
+
+import inspect
+import json
+from typing import Any, Dict, List, Optional, Type, Union
+
+from allennlp.common import FromParams, Params, Registrable
+from allennlp.common.checks import ConfigurationError
+from allennlp.common.params import parse_overrides, with_overrides
+
+from allennlp_parallel_predict.batching import Batching
+from allennlp_parallel_predict.errors import SettingsError
+from allennlp_parallel_predict.executors import Executor
+
+ON_ERROR = ("raise", "skip", "placeholder")
+PROGRESS = ("auto", "always", "never")
+
+
+class Settings(FromParams):
+    """
+    # Parameters
+
+    executor : `Executor`, optional (default = `{type: "process_pool"}`)
+        What runs the batches.
+    batching : `Batching`, optional (default = `{type: "in_order", batch_size: 1}`)
+        How inputs are grouped.
+    on_error : `str`, optional (default = `"raise"`)
+        What happens at an input that cannot be predicted: `"raise"` ends the run, `"skip"` leaves
+        it out of the output, `"placeholder"` writes the error in its place.
+    max_errors : `int`, optional (default = `None`)
+        The number of failed inputs after which a run ends that does not raise.
+    progress : `str`, optional (default = `"auto"`)
+        Whether a progress bar is drawn: `"always"`, `"never"`, or if stderr is a terminal.
+    checkpoint_interval : `float`, optional (default = `5.0`)
+        The seconds between two checkpoints.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        batching: Batching,
+        on_error: str = "raise",
+        max_errors: Optional[int] = None,
+        progress: str = "auto",
+        checkpoint_interval: float = 5.0,
+    ) -> None:
+        _check_choice("on_error", on_error, ON_ERROR)
+        _check_choice("progress", progress, PROGRESS)
+        if max_errors is not None and max_errors < 0:
+            raise SettingsError(f"max_errors must be at least 0, but it is {max_errors}")
+        if checkpoint_interval < 0:
+            raise SettingsError(
+                f"checkpoint_interval must be at least 0, not {checkpoint_interval}"
+            )
+        self.executor = executor
+        self.batching = batching
+        self.on_error = on_error
+        self.max_errors = max_errors
+        self.progress = progress
+        self.checkpoint_interval = checkpoint_interval
+
+
+def read_settings(
+    config_file: Optional[str] = None, overrides: str = "", flags: Optional[Dict[str, Any]] = None
+) -> Dict[str, Any]:
+    """
+    Reads the settings as a dictionary.
+
+    # Parameters
+
+    config_file : `str`, optional (default = `None`)
+        A Jsonnet file; environment variables are its external variables.
+    overrides : `str`, optional (default = `""`)
+        JSON that changes it, by the rules of AllenNLP's `--overrides`.
+    flags : `Dict[str, Any]`, optional (default = `None`)
+        Dotted keys from the command line, which win.
+
+    # Raises
+
+    `SettingsError`
+        If a file or an override cannot be read.
+
+    # Examples
+
+    ```python
+    read_settings("pool.jsonnet", '{"executor.num_workers": 8}', {"batching.batch_size": 32})
+    ```
+    """
+    values: Dict[str, Any] = {}
+    try:
+        if config_file is not None:
+            values = Params.from_file(config_file).as_dict(quiet=True)
+        for changes in (parse_overrides(overrides), flags or {}):
+            values = with_overrides(_with_sections(values), changes)
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        what = f"--parallel-config {config_file}" if config_file else "--parallel-overrides"
+        raise SettingsError(f"cannot read the settings ({what}): {str(error).strip()}") from error
+    return _with_sections(values)
+
+
+def set_cuda_device(executor: Dict[str, Any], device: int) -> None:
+    """
+    Puts `--cuda-device` into the settings of the executor.
+
+    # Raises
+
+    `SettingsError`
+        If they have `cuda_devices` too.
+    """
+    if "cuda_devices" in executor:
+        raise SettingsError(
+            "give either --cuda-device (one GPU, or -1 for none) or executor.cuda_devices "
+            "(a list of GPUs), not both"
+        )
+    if device >= 0:
+        executor["cuda_devices"] = [device]
+
+
+def build_settings(values: Dict[str, Any]) -> Settings:
+    """
+    # Raises
+
+    `SettingsError`
+        If a key does not exist or a value is of the wrong type or out of range.
+    """
+    _check_keys("", values, Settings)
+    for key, registrable in (("executor", Executor), ("batching", Batching)):
+        _check_section(key, values[key], registrable)
+    try:
+        return Settings.from_params(Params(json.loads(json.dumps(values))))
+    except SettingsError:
+        raise
+    except (ConfigurationError, TypeError, ValueError) as error:
+        raise SettingsError(f"the settings cannot be used: {error}") from error
+
+
+def _with_sections(values: Any) -> Dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ValueError(f"an object is expected, not {json.dumps(values)}")
+    sections = {key: values.get(key, {}) for key in ("executor", "batching")}
+    sections = {k: {"type": v} if isinstance(v, str) else v for k, v in sections.items()}
+    return {**values, **sections}
+
+
+def _check_section(section: str, values: Any, registrable: Type[Registrable]) -> None:
+    if not isinstance(values, dict):
+        raise SettingsError(f"{section} must be an object, but it is {json.dumps(values)}")
+    available = registrable.list_available()
+    type_name = values.get("type", registrable.default_implementation)
+    try:
+        subclass, _ = registrable.resolve_class_name(str(type_name))
+    except ConfigurationError as error:
+        raise SettingsError(
+            f"{section}.type {type_name!r} does not exist; it can be {', '.join(available)}"
+        ) from error
+    _check_keys(section, values, subclass)
+
+
+def _check_keys(section: str, values: Dict[str, Any], owner: Type) -> None:
+    parameters = inspect.signature(owner.__init__).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = [name for name in parameters if name != "self"]
+    prefix = f"{section}." if section else ""
+    for key, value in values.items():
+        if key == "type" and section:
+            continue
+        if key not in known:
+            raise SettingsError(
+                f"{prefix}{key} is not a setting; there {'are' if len(known) > 1 else 'is'} "
+                + ", ".join(f"{prefix}{name}" for name in known)
+            )
+        _check_type(f"{prefix}{key}", value, parameters[key].annotation)
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+
+
+def _check_type(key: str, value: Any, annotation: Any) -> None:
+    """Checks simple types; the others are left to `FromParams`."""
+    allowed = _members(annotation)
+    if not all(t in _NAMES or t in (type(None), List[int]) for t in allowed):
+        return
+    if any(_is_a(value, t) for t in allowed):
+        return
+    names = [_NAMES.get(t, "null" if t is type(None) else "a list of numbers") for t in allowed]
+    raise SettingsError(f"{key} must be {' or '.join(names)}, but it is {json.dumps(value)}")
+
+
+def _members(annotation: Any) -> List[Any]:
+    if getattr(annotation, "__origin__", None) is Union:
+        return list(annotation.__args__)
+    return [annotation]
+
+
+def _is_a(value: Any, expected: Any) -> bool:
+    if expected is List[int]:
+        return isinstance(value, list) and all(type(item) is int for item in value)
+    if expected is float:
+        return type(value) in (int, float)
+    return type(value) is expected
+
+
+def _check_choice(key: str, value: str, choices: Any) -> None:
+    if value not in choices:
+        raise SettingsError(f"{key} must be one of {', '.join(choices)}, but it is {value!r}")

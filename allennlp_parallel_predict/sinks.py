@@ -1,0 +1,186 @@
+"""Where results go: the output file, the console, and a file of errors."""
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from typing import Any, Iterator, NamedTuple, Optional
+
+
+from allennlp_parallel_predict.errors import explain
+from allennlp_parallel_predict.ordering import Run
+from allennlp_parallel_predict.worker import Failure
+
+PLACEHOLDER = "placeholder"
+
+
+class OutputClosed(Exception):
+    """Nobody reads the output any more, as after `| head`."""
+
+
+class Written(NamedTuple):
+    """How far a sink has come."""
+
+    lines: int = 0
+    """The input lines that are dealt with, blank ones included."""
+    positions: int = 0
+    """The inputs that are dealt with."""
+    predictions: int = 0
+    """The predictions that were written: what the console counts."""
+    failures: int = 0
+    output_bytes: int = 0
+    errors_bytes: int = 0
+
+
+class Sink:
+    """
+    Writes results as `allennlp predict` does, and failures as the settings ask.
+
+    # Parameters
+
+    output_file : `str`, optional (default = `None`)
+        The file for the predictions.
+    errors_file : `str`, optional (default = `None`)
+        The file for the failures, one JSON object a line.
+    print_to_console : `bool`, optional (default = `True`)
+        Whether inputs and predictions are printed to stdout.
+    on_error : `str`, optional (default = `"raise"`)
+        See `Settings`.
+    resume_at : `Written`, optional (default = `None`)
+        How far an interrupted run came whose files are to be continued.
+    """
+
+    def __init__(
+        self,
+        output_file: Optional[str] = None,
+        errors_file: Optional[str] = None,
+        print_to_console: bool = True,
+        on_error: str = "raise",
+        resume_at: Optional[Written] = None,
+    ) -> None:
+        self.written = resume_at or Written()
+        self._output_file = output_file
+        self._print_to_console = print_to_console
+        self._on_error = on_error
+        self._output = _open(output_file, resume_at and resume_at.output_bytes)
+        self._errors = _open(errors_file, resume_at and resume_at.errors_bytes)
+
+    def write(self, run: Run) -> None:
+        """
+        Writes what became of some consecutive inputs.
+
+        # Raises
+
+        `OSError`
+            If the disk is full.
+        `OutputClosed`
+            If the reader of stdout is gone.
+        """
+        result = run.result
+        lines, positions, predictions, failed = self.written[:4]
+        with self._writing():
+            if self._print_to_console or result.failures or result.printed:
+                self._write_one_by_one(run)
+            elif self._output is not None:
+                self._output.writelines(result.outputs)
+        self.written = self.written._replace(
+            lines=max(lines, run.batch.line_numbers[-1]),
+            positions=positions + len(run.batch.values),
+            predictions=predictions + _number_of_predictions(run),
+            failures=failed + len(result.failures),
+        )
+
+    def _write_one_by_one(self, run: Run) -> None:
+        result = run.result
+        failures = {failure.offset: failure for failure in result.failures}
+        printed = result.printed or {}
+        index = self.written.predictions
+        for offset in range(max([len(result.outputs) - 1, *failures, *printed]) + 1):
+            sys.stdout.write(printed.get(offset, ""))
+            if offset in failures:
+                self._write_failure(run, failures[offset])
+            elif offset < len(result.outputs):
+                description = result.descriptions[offset] if result.descriptions else None
+                self._write_output(index, result.outputs[offset], description)
+                index += 1
+
+    def _write_output(self, index: int, output: Any, description: Optional[str]) -> None:
+        if self._print_to_console:
+            if description is not None:
+                print(f"input {index}: ", description)
+            print("prediction: ", output)
+        if self._output is not None:
+            self._output.write(output)
+
+    def _write_failure(self, run: Run, failure: Failure) -> None:
+        line_number = run.batch.line_numbers[failure.offset]
+        what = {"type": failure.error.type_name, "message": failure.error.message}
+        if self._on_error == PLACEHOLDER:
+            placeholder = json.dumps({"error": {"line": line_number, **what}})
+            if self._print_to_console:
+                print("prediction: ", placeholder)
+            if self._output is not None:
+                self._output.write(placeholder + "\n")
+        if self._errors is not None:
+            value = run.batch.values[failure.offset]
+            record = {
+                "line": line_number,
+                "input": value.rstrip("\n") if isinstance(value, str) else str(value),
+                **what,
+                "traceback": failure.error.traceback,
+            }
+            self._errors.write(json.dumps(record) + "\n")
+
+    def flush(self) -> None:
+        """Hands everything to the operating system."""
+        with self._writing():
+            for file in (self._output, self._errors):
+                if file is not None:
+                    file.flush()
+            sys.stdout.flush()
+
+    def sync(self) -> Written:
+        """Brings everything to the disk and says how far it is."""
+        self.flush()
+        sizes = []
+        for file in (self._output, self._errors):
+            if file is not None and file.seekable():
+                os.fsync(file.fileno())
+                sizes.append(file.buffer.tell())
+            else:
+                sizes.append(0)
+        self.written = self.written._replace(output_bytes=sizes[0], errors_bytes=sizes[1])
+        return self.written
+
+    def close(self) -> None:
+        with self._writing():
+            for file in (self._output, self._errors):
+                if file is not None:
+                    file.close()
+            sys.stdout.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError as error:
+            raise OutputClosed() from error
+        except OSError as error:
+            where = self._output_file or "the output"
+            raise explain(error, f"cannot write {where}: {error.strerror}")
+
+
+def _number_of_predictions(run: Run) -> int:
+    failed = sum(failure.offset < len(run.result.outputs) for failure in run.result.failures)
+    return len(run.result.outputs) - failed
+
+
+def _open(path: Optional[str], size: Optional[int]) -> Optional[Any]:
+    if path is None:
+        return None
+    if size is None:
+        return open(path, "w")
+    file = open(path, "r+")
+    file.truncate(size)
+    file.seek(0, os.SEEK_END)
+    return file

@@ -1,0 +1,104 @@
+"""
+How a process is set up to run a model: threads, memory allocator, inference mode, CPUs.
+
+None of it changes a byte of the output, except the number of threads (in the last digits of some
+models), which is why it is a setting.
+"""
+
+import ctypes
+import functools
+import os
+from contextlib import contextmanager
+from typing import Any, Iterator, List, Optional
+
+import torch
+from allennlp.models import Model
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGEST_MMAP_THRESHOLD = 32 << 20  # what glibc accepts on 64-bit machines
+_TRIM_THRESHOLD = 512 << 20
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def usable_cpus() -> List[int]:
+    """The CPUs that this process may use, by its affinity and no more than its cgroup allows."""
+    from joblib import cpu_count  # slow to import, unless AllenNLP has done so
+
+    count = cpu_count()
+    affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(count)
+    return list(affinity)[:count]
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Runs torch with a number of threads, and puts the former number back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def tune_process(threads: int, cpus: Optional[List[int]] = None) -> None:
+    """
+    Sets up a worker process.
+
+    # Parameters
+
+    threads : `int`
+        The number of threads that torch may use in one operation.
+    cpus : `List[int]`, optional (default = `None`)
+        The CPUs that the process is to stay on, if it is to stay.
+    """
+    torch.set_num_threads(threads)
+    # A tokenizer's own threads would compete with the other workers (tokenizers#187).
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    keep_freed_memory()
+    if cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+
+
+def keep_freed_memory() -> None:
+    """
+    Stops glibc from giving every large tensor back to the kernel when it is freed: getting the
+    pages again for the next batch costs more than the arithmetic of many a layer.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+
+
+def die_with_parent(parent: int, signal_number: int) -> None:
+    """Asks the kernel for a signal when the parent dies, however it dies and whatever we do."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal_number)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def use_inference_mode(model: Model) -> None:
+    """
+    Runs `forward_on_instances` in torch's inference mode, which keeps fewer books than the
+    `no_grad` that AllenNLP sets there. A model that turns gradients on inside is run as before.
+    """
+    forward_on_instances = model.forward_on_instances
+    works = True
+
+    @functools.wraps(forward_on_instances)
+    def in_inference_mode(*args: Any, **kwargs: Any) -> Any:
+        nonlocal works
+        if works:
+            try:
+                with torch.inference_mode():
+                    return forward_on_instances(*args, **kwargs)
+            except RuntimeError as error:
+                # "element 0 of tensors does not require grad", "Inference tensors cannot be saved"
+                if "grad" not in str(error) and "nference" not in str(error):
+                    raise
+                works = False
+        return forward_on_instances(*args, **kwargs)
+
+    model.forward_on_instances = in_inference_mode  # type: ignore[assignment]

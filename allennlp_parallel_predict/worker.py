@@ -1,0 +1,253 @@
+"""
+What a worker does with one batch. It knows no process and no pipe: every executor runs this code.
+
+The calls to the predictor come in `allennlp predict`'s order: the whole batch is loaded, then
+predicted, then each output is dumped just before its input is described.
+"""
+
+import io
+import json
+from contextlib import redirect_stdout
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import torch
+from allennlp.predictors import Predictor
+
+from allennlp_parallel_predict.batching import INSTANCES, LINES, Batch
+from allennlp_parallel_predict.errors import RemoteError
+from allennlp_parallel_predict.model_state import ModelState
+
+RAISE = "raise"
+"""The `on_error` that ends the run at any failure, as `allennlp predict` does."""
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+
+
+class WorkerOptions(NamedTuple):
+    """What every worker of a run is told once."""
+
+    on_error: str = RAISE
+    describe: bool = False
+    """Whether the console shows the inputs, so that their descriptions are sent back."""
+    encoding: Optional[str] = None
+    """See `Source.encoding`."""
+    raw: bool = False
+    """Whether outputs stay the predictor's dictionaries instead of becoming text."""
+
+
+class Failure(NamedTuple):
+    """One input that could not be predicted."""
+
+    offset: int
+    """Its place in the batch."""
+    error: RemoteError
+
+
+class BatchResult(NamedTuple):
+    """What became of a batch."""
+
+    number: int
+    outputs: List[Any] = []
+    """By offset; shorter than the batch if the predictor gave less, `None` for a failure."""
+    descriptions: Optional[List[Optional[str]]] = None
+    """The inputs as the console shows them, by offset."""
+    printed: Optional[Dict[int, str]] = None
+    """What the predictor printed itself, by the offset of the output that it came before."""
+    failures: List[Failure] = []
+    fatal: Optional[Failure] = None
+    """The failure that ends the run, after the outputs before it."""
+    state_change: Optional[str] = None
+    """What the model changed in itself, so that later outputs may depend on this batch."""
+
+
+class Worker:
+    """
+    Predicts batches with one predictor.
+
+    # Parameters
+
+    predictor : `Predictor`
+        The predictor of the archive.
+    options : `WorkerOptions`
+        How to treat failures and what to send back.
+
+    # Examples
+
+    ```python
+    result = Worker(predictor, WorkerOptions()).predict(batch)
+    ```
+    """
+
+    def __init__(self, predictor: Predictor, options: WorkerOptions) -> None:
+        self._predictor = predictor
+        self._options = options
+        self._state = ModelState(predictor._model)
+
+    def predict(self, batch: Batch) -> BatchResult:
+        """
+        Predicts one batch. It never raises: the predictor's exceptions are part of the result.
+        """
+        attempt = _Attempt(self._predictor, self._options, batch)
+        with redirect_stdout(attempt.stdout):
+            attempt.run()
+        return attempt.result()._replace(state_change=self._state.change())
+
+
+class _Attempt:
+    """The work on one batch, and what it has brought so far."""
+
+    def __init__(self, predictor: Predictor, options: WorkerOptions, batch: Batch) -> None:
+        self._predictor = predictor
+        self._options = options
+        self._batch = batch
+        self.stdout = io.StringIO()
+        self._outputs: Dict[int, Any] = {}
+        self._descriptions: Dict[int, str] = {}
+        self._printed: Dict[int, str] = {}
+        self._failures: List[Failure] = []
+        self._fatal: Optional[Failure] = None
+
+    def run(self) -> None:
+        loaded = self._load(range(len(self._batch.values)))
+        if self._fatal is None:
+            self._predict(loaded)
+
+    def result(self) -> BatchResult:
+        size = max(self._outputs, default=-1) + 1
+        self._take_printed(size)
+        outputs = [self._outputs.get(offset) for offset in range(size)]
+        descriptions = (
+            [self._descriptions.get(offset) for offset in range(size)]
+            if self._options.describe
+            else None
+        )
+        failures = sorted(self._failures)
+        return BatchResult(
+            self._batch.number, outputs, descriptions, self._printed or None, failures, self._fatal
+        )
+
+    def _load(self, offsets: Any) -> Dict[int, Any]:
+        """The predictor's inputs, by offset."""
+        if self._batch.kind != LINES:
+            return {offset: self._batch.values[offset] for offset in offsets}
+        loaded = {}
+        for offset in offsets:
+            try:
+                loaded[offset] = self._predictor.load_line(self._line(offset))
+            except BaseException as error:
+                self._fail(offset, error)
+                if self._fatal is not None:
+                    break
+        return loaded
+
+    def _line(self, offset: int) -> str:
+        line: str = self._batch.values[offset]
+        if self._options.encoding is not None and not line.isascii():
+            _check_decoded(line, self._options.encoding)
+        return line
+
+    def _predict(self, loaded: Dict[int, Any]) -> None:
+        """Predicts a group; if that fails, finds out which of its inputs is to blame."""
+        offsets = list(loaded)
+        while offsets:
+            done = 0
+            problem: Optional[BaseException] = None
+            try:
+                for output, description in self._group(list(loaded.values())):
+                    self._keep(offsets[done], output, description)
+                    done += 1
+                return
+            except BaseException as error:
+                problem = error
+            if done == 0 and len(offsets) > 1:
+                self._take_apart(offsets, problem)
+                return
+            self._fail(offsets[done], problem)
+            if self._fatal is not None:
+                return
+            # The inputs after it have been predicted once: a predictor may have changed them.
+            offsets = offsets[done + 1 :]
+            loaded = self._load(offsets)
+
+    def _take_apart(self, offsets: List[int], problem: BaseException) -> None:
+        if _is_out_of_memory(problem):
+            middle = len(offsets) // 2
+            parts = [offsets[:middle], offsets[middle:]]
+        elif self._options.on_error == RAISE:
+            self._fatal = Failure(self._find_culprit(offsets), RemoteError.of(problem))
+            return
+        else:
+            parts = [[offset] for offset in offsets]
+        # The traceback holds the tensors that did not fit.
+        problem.__traceback__ = None
+        del problem
+        for part in parts:
+            self._predict(self._load(part))
+            if self._fatal is not None:
+                return
+
+    def _find_culprit(self, offsets: List[int]) -> int:
+        """The first input that fails on its own, so that the user can be told its line."""
+        for offset in offsets:
+            try:
+                list(self._group(list(self._load([offset]).values())))
+            except BaseException:
+                return offset
+        return offsets[0]
+
+    def _group(self, inputs: List[Any]) -> Iterator[Tuple[Any, Optional[str]]]:
+        """`allennlp predict`'s way with a group of inputs: a group of one is not a batch."""
+        predictor = self._predictor
+        one: Callable[[Any], Any] = predictor.predict_json
+        many: Callable[[Any], Any] = predictor.predict_batch_json
+        if self._batch.kind == INSTANCES:
+            one, many = predictor.predict_instance, predictor.predict_batch_instance
+        results = [one(inputs[0])] if len(inputs) == 1 else many(inputs)
+        if self._options.raw:
+            yield from ((result, None) for _, result in zip(inputs, results))
+            return
+        describe = str if self._batch.kind == INSTANCES else json.dumps
+        for model_input, output in zip(inputs, map(predictor.dump_line, results)):
+            # Described even if nobody sees it: `predict` fails on what JSON cannot express.
+            yield output, describe(model_input)
+
+    def _keep(self, offset: int, output: Any, description: Optional[str]) -> None:
+        self._outputs[offset] = output
+        if description is not None:
+            self._descriptions[offset] = description
+        self._take_printed(offset)
+
+    def _take_printed(self, offset: int) -> None:
+        if self.stdout.tell():
+            self._printed[offset] = self._printed.get(offset, "") + self.stdout.getvalue()
+            self.stdout.seek(0)
+            self.stdout.truncate()
+
+    def _fail(self, offset: int, error: BaseException) -> None:
+        failure = Failure(offset, RemoteError.of(error))
+        if self._options.on_error == RAISE:
+            self._fatal = failure
+        else:
+            self._failures.append(failure)
+
+
+def _check_decoded(line: str, encoding: str) -> None:
+    """
+    # Raises
+
+    `UnicodeDecodeError`
+        If the source kept a byte as a surrogate because it could not be decoded.
+    """
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        line.encode(encoding, "surrogateescape").decode(encoding)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    is_allocator = isinstance(error, RuntimeError) and any(s in str(error) for s in _OUT_OF_MEMORY)
+    if is_allocator and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return is_allocator
