@@ -48,6 +48,11 @@ class Batch(NamedTuple):
             line_numbers=[self.line_numbers[offset]],
         )
 
+    def text(self, offset: int) -> str:
+        """The input at `offset` for an error message; an instance has no short form."""
+        value = self.values[offset]
+        return value.rstrip("\r\n") if isinstance(value, str) else f"({type(value).__name__})"
+
     def describe(self) -> str:
         lines = sorted(self.line_numbers)
         if len(lines) == 1:

@@ -163,7 +163,7 @@ def _where(batch: Batch, offset: int) -> str:
     """Which input an error is about, for the person who reads the remote traceback."""
     if offset >= len(batch.values):
         return f"In {batch.describe()}:"
-    text = str(batch.values[offset]).rstrip("\n")
+    text = batch.text(offset)
     if len(text) > _SHOWN_OF_INPUT:
         text = text[:_SHOWN_OF_INPUT] + "..."
     return f"In a worker, at input line {batch.line_numbers[offset]}: {text}"

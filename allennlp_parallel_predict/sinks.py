@@ -122,10 +122,9 @@ class Sink:
             if self._output is not None:
                 self._output.write(placeholder + "\n")
         if self._errors is not None:
-            value = run.batch.values[failure.offset]
             record = {
                 "line": line_number,
-                "input": value.rstrip("\n") if isinstance(value, str) else str(value),
+                "input": run.batch.text(failure.offset),
                 **what,
                 "traceback": failure.error.traceback,
             }

@@ -10,7 +10,7 @@ import os
 import select
 import stat
 import sys
-from typing import Iterator, List, Optional, TextIO
+from typing import Any, Iterable, Iterator, List, Optional, TextIO
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path, open_compressed
@@ -19,6 +19,7 @@ from allennlp.data.dataset_readers import MultiTaskDatasetReader
 from allennlp.data.dataset_readers.dataset_reader import WorkerInfo
 
 from allennlp_parallel_predict.batching import INSTANCES, LINES, Input
+from allennlp_parallel_predict.deferral import DeferredInstance, deferring
 from allennlp_parallel_predict.errors import explain, explained
 
 STDIN = "-"
@@ -184,11 +185,14 @@ class InstanceSource(Source):
     def __iter__(self) -> Iterator[Optional[Input]]:
         if self._input_file == STDIN:
             raise _mistake("stdin is not an option when using a DatasetReader.")
-        for position, instance in enumerate(self._instances()):
-            if position >= self._skip:
-                yield Input(position, position + 1, instance)
+        with deferring(self._reader):
+            for position, instance in enumerate(self._instances()):
+                if position >= self._skip:
+                    is_deferred = isinstance(instance, DeferredInstance)
+                    value = instance.travelling() if is_deferred else instance
+                    yield Input(position, position + 1, value)
 
-    def _instances(self):
+    def _instances(self) -> Iterable[Any]:
         if isinstance(self._reader, MultiTaskDatasetReader):
             return self._reader.read(self._input_file, force_task=self._multitask_head)
         # As the only worker of a data loader, a reader reads everything but leaves the token

@@ -14,6 +14,7 @@ import torch
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.batching import INSTANCES, LINES, Batch
+from allennlp_parallel_predict.deferral import RecordedCall
 from allennlp_parallel_predict.errors import RemoteError
 from allennlp_parallel_predict.model_state import ModelState
 
@@ -128,23 +129,25 @@ class _Attempt:
 
     def _load(self, offsets: Any) -> Dict[int, Any]:
         """The predictor's inputs, by offset."""
-        if self._batch.kind != LINES:
-            return {offset: self._batch.values[offset] for offset in offsets}
         loaded = {}
         for offset in offsets:
             try:
-                loaded[offset] = self._predictor.load_line(self._line(offset))
+                loaded[offset] = self._load_one(offset)
             except BaseException as error:
                 self._fail(offset, error)
                 if self._fatal is not None:
                     break
         return loaded
 
-    def _line(self, offset: int) -> str:
-        line: str = self._batch.values[offset]
-        if self._options.encoding is not None and not line.isascii():
-            _check_decoded(line, self._options.encoding)
-        return line
+    def _load_one(self, offset: int) -> Any:
+        value = self._batch.values[offset]
+        if isinstance(value, RecordedCall):
+            return value.make(self._predictor._dataset_reader)
+        if self._batch.kind != LINES:
+            return value
+        if self._options.encoding is not None and not value.isascii():
+            _check_decoded(value, self._options.encoding)
+        return self._predictor.load_line(value)
 
     def _predict(self, loaded: Dict[int, Any]) -> None:
         """Predicts a group; if that fails, finds out which of its inputs is to blame."""
