@@ -1,0 +1,53 @@
+# make demo, make test: from a fresh clone, these are all that is needed.
+#
+#   VENV    the environment to make and use
+#   PYTHON  its interpreter: 3.8, python3.8 or a path; by default the best that is found
+#   TESTS   what `make test` gives to pytest
+
+VENV ?= .venv
+PYTHON ?=
+TESTS ?= tests
+
+# Put together again whenever what it is made from has changed.
+ENV := $(VENV)/.installed
+# On PATH, or where scripts/bootstrap.py puts it.
+UV ?= $(or $(shell command -v uv),.uv/bin/uv)
+
+.PHONY: demo test lint train-demo benchmark benchmark-quick env lock clean
+
+demo: $(ENV)
+	@$(VENV)/bin/python examples/demo.py
+
+test: $(ENV)
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+lint: $(ENV)
+	$(VENV)/bin/black --check --diff --quiet .
+	$(VENV)/bin/flake8
+	$(VENV)/bin/mypy
+
+train-demo: $(ENV)
+	$(VENV)/bin/python -W ignore examples/g2p/train.py
+
+benchmark: $(ENV)
+	$(VENV)/bin/python benchmarks/run.py
+
+benchmark-quick: $(ENV)
+	$(VENV)/bin/python benchmarks/run.py --quick
+
+env: $(ENV)
+
+$(ENV): setup.cfg pyproject.toml requirements.lock scripts/bootstrap.py
+	@python3 scripts/bootstrap.py --venv $(VENV) --python "$(PYTHON)"
+	@touch $@
+
+# One solution for all supported versions of Python. The file says what to install; from where is
+# left to the user's own configuration of pip.
+lock:
+	$(UV) pip compile --universal --python-version 3.8 --extra dev --upgrade --no-annotate \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		--quiet --output-file requirements.lock setup.cfg
+
+clean:
+	rm -rf .venv* .uv build dist *.egg-info .pytest_cache .mypy_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,21 @@
+// The settings and their defaults; `allennlp parallel-predict ... --parallel-config pool.jsonnet`.
+{
+  executor: {
+    type: "process_pool",
+    num_workers: null,             // the CPUs this process may use
+    threads_per_worker: null,      // OMP_NUM_THREADS, or CPUs / workers
+    start_method: null,            // "fork" on Linux without a GPU, else "spawn"
+    share_model: true,
+    cuda_devices: null,            // [0, 1] deals the workers out over two GPUs
+    batch_timeout: null,           // seconds
+    max_retries: 1,
+    max_batches_per_worker: null,
+    allow_stateful_model: false,
+    pin_cpus: true,
+  },
+  batching: { type: "in_order", batch_size: 1 },
+  on_error: "raise",
+  max_errors: null,
+  progress: "auto",
+  checkpoint_interval: 5.0,
+}
