@@ -1,0 +1,87 @@
+"""Fixtures for tests with real archives, which are trained once and kept in pytest's cache."""
+
+import hashlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable, Iterator
+
+import pytest
+
+TESTS = Path(__file__).parent
+FIXTURES = TESTS / "fixtures"
+
+# Before torch is imported, here or in a process that a test starts: one thread, which is what our
+# workers have by default on a small machine. Nothing may be downloaded. What AllenNLP is asked to
+# include lies in `fixtures`; the packages are found whatever folder a test runs in.
+os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")
+os.environ["ALLENNLP_CACHE_ROOT"] = str(TESTS.parent / ".pytest_cache" / "allennlp")
+PATHS = [str(FIXTURES), str(TESTS), str(TESTS.parent)]
+os.environ["PYTHONPATH"] = os.pathsep.join(PATHS + [os.environ.get("PYTHONPATH", "")]).strip(":")
+sys.path[:0] = [path for path in PATHS if path not in sys.path]
+
+pytest.register_assert_rewrite("running")
+from running import Runner, leftover_children  # noqa: E402
+
+RUNNERS = {"predict": Runner(), "parallel-predict": Runner()}
+
+
+def archives_key(folder: Path) -> str:
+    """Changes with all that the archives are made from, and with the place, which some name."""
+    recipe = hashlib.sha1(str(folder).encode())
+    for path in [TESTS / "archives.py", FIXTURES / "writing_model.py"]:
+        recipe.update(path.read_bytes())
+    for package in ["allennlp", "allennlp-models", "torch", "transformers", "spacy"]:
+        recipe.update(importlib.metadata.version(package).encode())
+    return recipe.hexdigest()[:12]
+
+
+@pytest.fixture(scope="session")
+def archive(pytestconfig: pytest.Config) -> Callable[[str], str]:
+    """Gives the path of an archive of `archives.py` by its name."""
+    folder = Path(pytestconfig.cache.mkdir("archives")).resolve()
+    folder = folder / archives_key(folder)
+
+    def find(name: str) -> str:
+        path = folder / f"{name}.tar.gz"
+        if not path.exists():
+            # All at once, as most of the time goes into starting; and not in this process, which
+            # tests fork, and which must have no threads then.
+            command = [sys.executable, str(TESTS / "archives.py"), str(folder)]
+            run = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500
+            )
+            assert run.returncode == 0, run.stdout.decode(errors="replace")[-5000:]
+        return str(path)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def spacy_model(archive: Callable[[str], str]) -> str:
+    """The path of the spaCy pipeline that the archives' predictors use."""
+    return str(Path(archive("text_classifier")).parent / "spacy")
+
+
+@pytest.fixture(scope="session")
+def predict() -> Iterator[Runner]:
+    """A process for `allennlp predict`."""
+    yield RUNNERS["predict"]
+    RUNNERS["predict"].close()
+
+
+@pytest.fixture(scope="session")
+def parallel_predict() -> Iterator[Runner]:
+    """A process for `allennlp parallel-predict`."""
+    yield RUNNERS["parallel-predict"]
+    RUNNERS["parallel-predict"].close()
+
+
+@pytest.fixture(autouse=True)
+def no_process_left_behind() -> Iterator[None]:
+    yield
+    ours = [pid for runner in RUNNERS.values() for pid in runner.pids]
+    assert leftover_children(ignore=ours) == []
