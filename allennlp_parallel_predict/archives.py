@@ -7,11 +7,14 @@ can change an archive can run code where it is loaded. Load only archives that y
 
 import json
 import os
+import pickle
 import shutil
+import subprocess
 import tarfile
 import tempfile
+import zlib
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional, Union
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path
@@ -29,14 +32,27 @@ class ArchiveError(ConfigurationError):
         explain(self, message)
 
 
+_BLAMED_ON_THE_ARCHIVE = (
+    OSError,
+    EOFError,
+    tarfile.TarError,
+    zlib.error,
+    pickle.UnpicklingError,
+    UnicodeDecodeError,
+    ConfigurationError,
+    RuntimeError,
+)
+
+
 def load_predictor(
     archive_file: str,
     predictor_name: Optional[str] = None,
     cuda_device: int = -1,
     dataset_reader_to_load: str = "validation",
-    overrides: str = "",
+    overrides: Union[str, Dict[str, Any]] = "",
     weights_file: Optional[str] = None,
     predictor_args: Optional[Dict[str, Any]] = None,
+    frozen: bool = True,
 ) -> Predictor:
     """
     Loads a predictor from an archive.
@@ -54,12 +70,13 @@ def load_predictor(
         What `load_archive` raises; with an explanation if the archive is to blame.
     """
     what = f"cannot load the archive {archive_file}"
-    with explained(what, OSError, EOFError, tarfile.TarError, ConfigurationError, RuntimeError):
+    with explained(what, *_BLAMED_ON_THE_ARCHIVE):
         archive = _load(archive_file, cuda_device, overrides, weights_file)
         return Predictor.from_archive(
             archive,
             predictor_name,
             dataset_reader_to_load=dataset_reader_to_load,
+            frozen=frozen,
             extra_args=predictor_args or {},
         )
 
@@ -71,7 +88,10 @@ def parse_predictor_args(text: str) -> Dict[str, Any]:
 
 
 def _load(
-    archive_file: str, cuda_device: int, overrides: str, weights_file: Optional[str]
+    archive_file: str,
+    cuda_device: int,
+    overrides: Union[str, Dict[str, Any]],
+    weights_file: Optional[str],
 ) -> Archive:
     with unpacked(archive_file) as folder:
         if not os.path.exists(os.path.join(folder, CONFIG_NAME)):
@@ -90,15 +110,31 @@ def unpacked(archive_file: str) -> Iterator[str]:
     if os.path.isdir(path):
         yield path
         return
-    folder = tempfile.mkdtemp()
-    try:
+    with _temporary_folder() as folder:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 _check_member(member, folder)
-                archive.extract(member, folder)
+                archive.extract(member, folder, set_attrs=False)
+            while archive.fileobj.read(1 << 20):  # type: ignore[union-attr]
+                pass  # to its end, where a checksum says whether it is whole
+        yield folder
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """A folder that goes even if this process is killed: a shell sees that, and removes it."""
+    folder = tempfile.mkdtemp()
+    remover = subprocess.Popen(
+        ["sh", "-c", 'read -r _; rm -rf -- "$0"', folder],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # out of reach of Ctrl-C
+    )
+    try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        remover.kill()
+        remover.communicate()
 
 
 def _check_member(member: tarfile.TarInfo, folder: str) -> None:

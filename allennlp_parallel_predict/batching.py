@@ -16,6 +16,10 @@ LINES = "lines"
 """Raw lines in, text out: what the command does."""
 INSTANCES = "instances"
 """`Instance`s from a dataset reader in, text out: `--use-dataset-reader`."""
+JSON = "json"
+"""Dictionaries in, dictionaries out: the Python interface."""
+WHOLE_JSON, WHOLE_INSTANCES = "whole_json", "whole_instances"
+"""The list of one call of `predict_batch_json` or `predict_batch_instance`: a batch even of one."""
 
 
 class Input(NamedTuple):
@@ -55,9 +59,10 @@ class Batch(NamedTuple):
 
     def describe(self) -> str:
         lines = sorted(self.line_numbers)
+        noun = "input line" if self.kind in (LINES, INSTANCES) else "input"
         if len(lines) == 1:
-            return f"input line {lines[0]}"
-        return f"input lines {lines[0]}-{lines[-1]}"
+            return f"{noun} {lines[0]}"
+        return f"{noun}s {lines[0]}-{lines[-1]}"
 
 
 class Batching(Registrable):
@@ -100,6 +105,14 @@ class Batching(Registrable):
         """
         raise NotImplementedError
 
+    def span(self) -> int:
+        """The number of inputs after which grouping starts anew: `--shard` may cut there."""
+        return self.batch_size
+
+    def describe(self) -> str:
+        """What the grouping has brought, for the line at the end of a run; `""` if nothing."""
+        return ""
+
 
 @Batching.register("in_order")
 class InOrderBatching(Batching):
@@ -131,18 +144,31 @@ class BucketBatching(Batching):
         The number of inputs in a batch.
     window : `int`, optional (default = `2048`)
         The number of inputs that are sorted together; it bounds the memory.
+    length : `str`, optional (default = `"characters"`)
+        What the length of an input line is: its `"characters"` or its whitespace `"tokens"`.
     """
 
-    def __init__(self, batch_size: int = 32, window: int = 2048) -> None:
+    # A class's attribute until the first input comes: the instance's are the settings.
+    _padding: Optional["Padding"] = None
+
+    def __init__(
+        self, batch_size: int = 32, window: int = 2048, length: str = "characters"
+    ) -> None:
         super().__init__(batch_size)
         if window < batch_size:
             raise SettingsError(
                 f"batching.window must be at least batching.batch_size ({batch_size}), "
                 f"but it is {window}"
             )
+        if length not in _LENGTHS:
+            raise SettingsError(
+                f"batching.length must be one of {', '.join(_LENGTHS)}, but it is {length!r}"
+            )
         self.window = window
+        self.length = length
 
     def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
+        self._padding = padding = Padding()
         window: List[Input] = []
         for item in inputs:
             if item is None:
@@ -150,23 +176,61 @@ class BucketBatching(Batching):
                 continue
             window.append(item)
             if len(window) == self.window:
-                yield from self._sorted_groups(window)
+                yield from self._sorted_groups(window, padding)
                 window = []
-        yield from self._sorted_groups(window)
+        yield from self._sorted_groups(window, padding)
 
-    def _sorted_groups(self, window: List[Input]) -> Iterator[Any]:
+    def span(self) -> int:
+        return self.window
+
+    def describe(self) -> str:
+        saved = self._padding.saved() if self._padding is not None else None
+        return "" if saved is None else f"{saved:.0%} of the padding saved"
+
+    def _sorted_groups(self, window: List[Input], padding: "Padding") -> Iterator[Any]:
+        measured = [(_length(item.value, self.length), item) for item in window]
+        padding.add_plain([length for length, _ in measured], self.batch_size)
         # The longest first: the last batches of a run are then short ones, and no worker is left
         # alone with a long one.
-        window.sort(key=lambda item: _length(item.value), reverse=True)
-        for start in range(0, len(window), self.batch_size):
-            group = window[start : start + self.batch_size]
-            yield group, start + self.batch_size >= len(window)
+        measured.sort(key=lambda pair: pair[0], reverse=True)
+        for start in range(0, len(measured), self.batch_size):
+            group = measured[start : start + self.batch_size]
+            padding.add_sorted([length for length, _ in group])
+            yield [item for _, item in group], start + self.batch_size >= len(measured)
 
 
-def _length(value: Any) -> int:
-    """A length that costs nothing to know and is close to the model's: characters, or tokens."""
+class Padding:
+    """Adds up how much of the batches is padding: as they are, and as `in_order` makes them."""
+
+    def __init__(self) -> None:
+        self._filled = self._plain = self._sorted = 0
+
+    def add_plain(self, lengths: List[int], batch_size: int) -> None:
+        """Counts inputs in their own order."""
+        for start in range(0, len(lengths), batch_size):
+            group = lengths[start : start + batch_size]
+            self._filled += sum(group)
+            self._plain += max(group) * len(group)
+
+    def add_sorted(self, lengths: List[int]) -> None:
+        """Counts a batch as it is."""
+        self._sorted += max(lengths) * len(lengths)
+
+    def saved(self) -> Optional[float]:
+        """The fraction of the padding that sorting has saved; `None` if there was none to save."""
+        plain = self._plain - self._filled
+        return 1 - (self._sorted - self._filled) / plain if plain > 0 else None
+
+
+_LENGTHS = ("characters", "tokens")
+
+
+def _length(value: Any, unit: str) -> int:
+    """A length that costs nothing to know and is close to the model's."""
+    if isinstance(value, dict):
+        value = " ".join(text for text in value.values() if isinstance(text, str))
     if isinstance(value, str):
-        return len(value)
+        return len(value) if unit == "characters" else len(value.split())
     fields = getattr(value, "fields", None)
     if fields is None:
         return len(str(value))

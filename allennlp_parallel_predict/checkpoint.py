@@ -12,7 +12,7 @@ from typing import Any, Dict, Optional
 
 from allennlp.common.file_utils import cached_path
 
-from allennlp_parallel_predict.errors import ResumeError
+from allennlp_parallel_predict.errors import ResumeError, explained
 from allennlp_parallel_predict.sinks import Written
 
 _VERSION = 1
@@ -59,21 +59,37 @@ class Checkpoint:
         self._output_file = output_file
         self._run = json.loads(json.dumps(run))
 
-    def save(self, written: Written) -> None:
-        """Records how far the files are that `written` describes; they are on the disk."""
+    def save(self, written: Written, state_change: Optional[str] = None) -> None:
+        """
+        Records how far the files are that `written` describes; they are on the disk.
+
+        # Parameters
+
+        written : `Written`
+            How far they are.
+        state_change : `str`, optional (default = `None`)
+            Why the run cannot go on from there: what the model keeps from batch to batch.
+
+        # Raises
+
+        `OSError`
+            If the checkpoint cannot be written. The one before it is still there, and sound.
+        """
         content = {
             "version": _VERSION,
             "run": self._run,
             "written": written._asdict(),
+            "state_change": state_change,
             "tail": _tail_hash(self._output_file, written.output_bytes),
         }
         record = {"content": content, "sha256": _hash(content)}
         temporary = f"{self.path}.tmp"
-        with open(temporary, "w") as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        with explained(f"cannot write {self.path}", OSError):
+            with open(temporary, "w") as file:
+                json.dump(record, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
 
     def load(self) -> Optional[Written]:
         """
@@ -82,7 +98,8 @@ class Checkpoint:
         # Raises
 
         `ResumeError`
-            If the checkpoint is damaged, belongs to another run, or the output has changed.
+            If the checkpoint is damaged, belongs to another run, the output has changed, or the
+            model's state is lost.
         """
         if not os.path.exists(self.path):
             if os.path.exists(self._output_file):
@@ -97,6 +114,11 @@ class Checkpoint:
             raise ResumeError(
                 f"{self.path} belongs to a run with another {', '.join(changed)}. Give the same "
                 "again, or start anew without --resume"
+            )
+        if content["state_change"] is not None:
+            raise ResumeError(
+                "this run cannot be resumed: what the model predicts depends on the batches that "
+                f"it saw before ({content['state_change']}). Start it anew without --resume"
             )
         written = Written(**content["written"])
         if content["tail"] != _tail_hash(self._output_file, written.output_bytes):

@@ -19,9 +19,17 @@ from overrides import overrides
 
 from allennlp_parallel_predict.archives import load_predictor, parse_predictor_args
 from allennlp_parallel_predict.checkpoint import Checkpoint, fingerprint
-from allennlp_parallel_predict.errors import ResumeError, explained, printed_for_people
+from allennlp_parallel_predict.errors import (
+    ResumeError,
+    SettingsError,
+    explained,
+    printed_for_people,
+)
 from allennlp_parallel_predict.interrupts import Interrupted, Interrupts
 from allennlp_parallel_predict.pipeline import Pipeline
+from allennlp_parallel_predict.profiling.flags import add_profile_flags, profiled, stage
+from allennlp_parallel_predict.profiling.run import RunProfile
+from allennlp_parallel_predict.profiling.stages import LOADING
 from allennlp_parallel_predict.progress import Progress
 from allennlp_parallel_predict.settings import (
     ON_ERROR,
@@ -36,6 +44,8 @@ from allennlp_parallel_predict.sources import (
     STDIN,
     InstanceSource,
     LineSource,
+    Shard,
+    ShardSource,
     Source,
     check_multitask_head,
 )
@@ -94,6 +104,12 @@ class ParallelPredict(Predict):
         subparser.add_argument(
             "--progress", choices=PROGRESS, help="whether to draw a progress bar on stderr"
         )
+        subparser.add_argument(
+            "--shard",
+            type=str,
+            help="predict only the K-th of N parts of the input: K/N, e.g., 3/16",
+        )
+        add_profile_flags(subparser)
         subparser.set_defaults(func=_predict, batch_size=_NotGiven(1), cuda_device=_NotGiven(-1))
         return subparser
 
@@ -105,12 +121,12 @@ def _predict(args: argparse.Namespace) -> None:
         interrupts = Interrupts()
         try:
             with interrupts.handled():
-                failures = _Job(args, settings, interrupts).run()
+                with profiled(args, settings) as profile:
+                    failures = _Job(args, settings, interrupts, profile).run()
         except Interrupted as error:
+            _tell(error.message)
             sys.exit(error.exit_status)
         except OutputClosed:
-            # Whoever flushes stdout from here on must not fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_OUTPUT_CLOSED)
         if failures:
             sys.exit(EXIT_SOME_FAILED)
@@ -136,18 +152,27 @@ class _Job:
     """One run of the command."""
 
     def __init__(
-        self, args: argparse.Namespace, settings: Settings, interrupts: Interrupts
+        self,
+        args: argparse.Namespace,
+        settings: Settings,
+        interrupts: Interrupts,
+        profile: Optional[RunProfile] = None,
     ) -> None:
         self._args = args
         self._settings = settings
         self._interrupts = interrupts
+        self._profile = profile
         self._checkpoint: Optional[Checkpoint] = None
+        self._shard = Shard.parse(args.shard) if args.shard is not None else None
+        if self._shard is not None and args.input_file == STDIN:
+            raise SettingsError("--shard needs an input file, as it counts the inputs first")
 
     def run(self) -> int:
         """Runs the command; returns the number of inputs that failed."""
         args, executor = self._args, self._settings.executor
         with executor.preparing():
-            predictor = self._load()
+            with stage(self._profile, LOADING):
+                predictor = self._load()
             if args.silent and not args.output_file:
                 print("--silent specified without --output-file.")
                 print("Exiting early because no output will be created.")
@@ -161,10 +186,15 @@ class _Job:
                 self._settings.on_error,
                 resume_at,
             )
-            source = self._source(predictor, sink.written)
+            source = self._source(predictor, sink)
             if checkpoint is not None and resume_at is None:
                 checkpoint.save(sink.sync())
-            options = WorkerOptions(self._settings.on_error, not args.silent, source.encoding)
+            options = WorkerOptions(
+                self._settings.on_error,
+                not args.silent,
+                source.encoding,
+                profile=None if self._profile is None else self._profile.detail,
+            )
             try:
                 executor.start(predictor, options)
                 self._predict(source, sink, checkpoint)
@@ -189,7 +219,17 @@ class _Job:
             parse_predictor_args(args.predictor_args),
         )
 
-    def _source(self, predictor: Predictor, written: Written) -> Source:
+    def _source(self, predictor: Predictor, sink: Sink) -> Source:
+        if self._shard is None:
+            return self._input(predictor, sink.written)
+        whole = self._input(predictor, Written())
+        lines, start, end = self._shard.bounds(whole, self._settings.batching.span())
+        if sink.written.positions < start:
+            # It begins as the whole run would go on here.
+            sink.written = Written(lines, positions=start, predictions=start)
+        return ShardSource(self._input(predictor, sink.written), end)
+
+    def _input(self, predictor: Predictor, written: Written) -> Source:
         args = self._args
         reader = predictor._dataset_reader if args.use_dataset_reader else None
         check_multitask_head(reader, args.multitask_head)
@@ -210,18 +250,19 @@ class _Job:
             checkpoint,
             settings.checkpoint_interval,
             settings.max_errors,
+            self._profile,
         )
         try:
             pipeline.run()
             sink.close()
-        except Interrupted:
+        except Interrupted as error:
             settings.executor.kill()
             pipeline.save_checkpoint()
             sink.close()
             progress.close()
-            _tell(
-                f"interrupted after input line {sink.written.lines:,}{_how_to_resume(checkpoint)}"
-            )
+            error.message = f"interrupted after input line {sink.written.lines:,}"
+            if checkpoint is not None and settings.executor.state_change is None:
+                error.message += "; run the same command with --resume to go on"
             raise
         except BaseException:
             progress.close()
@@ -230,7 +271,10 @@ class _Job:
         progress.close()
         if checkpoint is not None:
             checkpoint.remove()
-        _tell(progress.summary(settings.executor))
+        summary = progress.summary(settings.executor)
+        if sink.written.failures and args.errors_file:
+            summary += f" (see {args.errors_file})"
+        _tell(summary)
 
     def _checkpoint_file(self) -> Optional[Checkpoint]:
         args = self._args
@@ -251,11 +295,15 @@ class _Job:
             "dataset_reader_choice",
             "multitask_head",
             "include_package",
+            "errors_file",
+            "shard",
         )
         return {
             "input file": fingerprint(args.input_file),
             "archive": fingerprint(args.archive_file),
             "weights file": fingerprint(args.weights_file) if args.weights_file else None,
+            "on_error": self._settings.on_error,
+            "number of threads per worker": self._settings.executor.threads(),
             "batching": {"type": type(batching).__name__, **vars(batching)},
             **{f"--{flag.replace('_', '-')}": getattr(args, flag, None) for flag in flags},
         }
@@ -263,10 +311,6 @@ class _Job:
 
 def _is_regular(path: str) -> bool:
     return not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)
-
-
-def _how_to_resume(checkpoint: Optional[Checkpoint]) -> str:
-    return "; run the same command with --resume to go on" if checkpoint is not None else ""
 
 
 def _tell(message: str) -> None:

@@ -7,6 +7,8 @@ What can go wrong, as exceptions, and how they reach a person:
     ├── TooManyErrors      more failed inputs than `max_errors`
     ├── PredictionError    a model's failure whose own exception type cannot be rebuilt here
     ├── ModelStateError    a model that changes itself was run in several workers
+    ├── PredictorClosed    a call to a `ParallelPredictor` or `AsyncPredictor` that is closed
+    ├── QueueFull          more inputs wait than `max_waiting`
     └── WorkerError
         ├── WorkerDied     a worker process ended while it held a batch
         └── WorkerTimeout  a worker process was over `batch_timeout`
@@ -61,6 +63,14 @@ class TooManyErrors(_ExplainedError):
 
 class ModelStateError(_ExplainedError):
     """A model that changes itself while it predicts was run in several workers."""
+
+
+class PredictorClosed(ParallelPredictError):
+    """A call to a predictor that has been closed, or was while the call waited."""
+
+
+class QueueFull(ParallelPredictError):
+    """As many inputs wait for a worker as `max_waiting` allows."""
 
 
 class WorkerError(_ExplainedError):

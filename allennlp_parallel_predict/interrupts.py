@@ -20,6 +20,8 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.exit_status = 128 + number
+        self.message = "interrupted"
+        """What to tell the user."""
 
 
 class Interrupts:

@@ -5,7 +5,7 @@ If it does, its output depends on the batches that the process saw before, and o
 sees all of them in order writes what `allennlp predict` writes. Some models say so in advance (a
 stateful encoder such as ELMo's); the others are found out by what a batch changes: a parameter or
 buffer that was written to (torch counts the writes to a tensor in its version), or random numbers
-that were drawn (`predict` never seeds, and torch always starts from the same seed).
+that were drawn (whose sequence is `predict`'s if the user's code seeds torch).
 """
 
 from typing import Dict, List, NamedTuple, Optional

@@ -8,10 +8,11 @@ from typing import Deque, Dict, Iterator, Optional
 
 from allennlp_parallel_predict.batching import Batch, Batching
 from allennlp_parallel_predict.checkpoint import Checkpoint
-from allennlp_parallel_predict.errors import TooManyErrors
+from allennlp_parallel_predict.errors import TooManyErrors, WorkerError, explain
 from allennlp_parallel_predict.executors import Executor
 from allennlp_parallel_predict.interrupts import Interrupts
 from allennlp_parallel_predict.ordering import InputOrder, Run
+from allennlp_parallel_predict.profiling.run import RunProfile
 from allennlp_parallel_predict.progress import Progress
 from allennlp_parallel_predict.sinks import Sink
 from allennlp_parallel_predict.sources import Source
@@ -45,6 +46,8 @@ class Pipeline:
         How often, in seconds.
     max_errors : `int`, optional (default = `None`)
         The number of failures that is too many.
+    profile : `RunProfile`, optional (default = `None`)
+        What wants to know where the time goes.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Pipeline:
         checkpoint: Optional[Checkpoint] = None,
         checkpoint_interval: float = 5.0,
         max_errors: Optional[int] = None,
+        profile: Optional[RunProfile] = None,
     ) -> None:
         self._source = source
         self._executor = executor
@@ -76,6 +80,9 @@ class Pipeline:
         self._is_restartable = True
         self._is_exhausted = False
         self._source_error: Optional[BaseException] = None
+        self._profile = profile
+        if profile is not None:
+            self._batches = profile.watch_pipeline(self._batches, executor, self._order, sink)
 
     def run(self) -> None:
         """
@@ -121,9 +128,14 @@ class Pipeline:
 
     def _take(self, result: BatchResult) -> None:
         batch = self._in_work.pop(result.number)
+        if self._profile is not None:
+            self._profile.add(batch, result)
         error = None
         if result.fatal is not None:
-            error = result.fatal.error.rebuild(_where(batch, result.fatal.offset))
+            where = _where(batch, result.fatal.offset)
+            error = result.fatal.error.rebuild(where)
+            if isinstance(error, WorkerError):
+                explain(error, f"{error}\n{where}")
             self._is_exhausted = True  # nothing after it will be written
         for run in self._order.add(Run(batch, result, error)):
             if run.error is not None:
@@ -155,7 +167,7 @@ class Pipeline:
     def save_checkpoint(self) -> None:
         """Records how far the run is, if it could go on from there."""
         if self._checkpoint is not None and self._is_restartable:
-            self._checkpoint.save(self._sink.sync())
+            self._checkpoint.save(self._sink.sync(), self._executor.state_change)
             self._next_checkpoint = time.monotonic() + self._checkpoint_interval
 
 

@@ -47,10 +47,12 @@ class Settings(FromParams):
         progress: str = "auto",
         checkpoint_interval: float = 5.0,
     ) -> None:
-        _check_choice("on_error", on_error, ON_ERROR)
-        _check_choice("progress", progress, PROGRESS)
+        check_choice("on_error", on_error, ON_ERROR)
+        check_choice("progress", progress, PROGRESS)
         if max_errors is not None and max_errors < 0:
             raise SettingsError(f"max_errors must be at least 0, but it is {max_errors}")
+        if max_errors is not None and on_error == "raise":
+            raise SettingsError("max_errors needs on_error 'skip' or 'placeholder'")
         if checkpoint_interval < 0:
             raise SettingsError(
                 f"checkpoint_interval must be at least 0, not {checkpoint_interval}"
@@ -204,6 +206,6 @@ def _is_a(value: Any, expected: Any) -> bool:
     return type(value) is expected
 
 
-def _check_choice(key: str, value: str, choices: Any) -> None:
+def check_choice(key: str, value: str, choices: Any) -> None:
     if value not in choices:
         raise SettingsError(f"{key} must be one of {', '.join(choices)}, but it is {value!r}")

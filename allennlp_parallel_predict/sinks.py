@@ -1,15 +1,17 @@
 """Where results go: the output file, the console, and a file of errors."""
 
 import json
+import logging
 import os
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator, NamedTuple, Optional
+from typing import Any, Iterator, NamedTuple, Optional, Tuple
 
-
-from allennlp_parallel_predict.errors import explain
+from allennlp_parallel_predict.errors import ResumeError, explain
 from allennlp_parallel_predict.ordering import Run
 from allennlp_parallel_predict.worker import Failure
+
+logger = logging.getLogger(__name__)
 
 PLACEHOLDER = "placeholder"
 
@@ -41,7 +43,7 @@ class Sink:
     output_file : `str`, optional (default = `None`)
         The file for the predictions.
     errors_file : `str`, optional (default = `None`)
-        The file for the failures, one JSON object a line.
+        The file for the failures, one JSON object a line; without one they are logged.
     print_to_console : `bool`, optional (default = `True`)
         Whether inputs and predictions are printed to stdout.
     on_error : `str`, optional (default = `"raise"`)
@@ -59,7 +61,8 @@ class Sink:
         resume_at: Optional[Written] = None,
     ) -> None:
         self.written = resume_at or Written()
-        self._output_file = output_file
+        self._output_name = str(output_file)
+        self._errors_name = str(errors_file)
         self._print_to_console = print_to_console
         self._on_error = on_error
         self._output = _open(output_file, resume_at and resume_at.output_bytes)
@@ -78,10 +81,10 @@ class Sink:
         """
         result = run.result
         lines, positions, predictions, failed = self.written[:4]
-        with self._writing():
-            if self._print_to_console or result.failures or result.printed:
-                self._write_one_by_one(run)
-            elif self._output is not None:
+        if self._print_to_console or result.failures or result.printed:
+            self._write_one_by_one(run)
+        elif self._output is not None:
+            with _writing(self._output_name):
                 self._output.writelines(result.outputs)
         self.written = self.written._replace(
             lines=max(lines, run.batch.line_numbers[-1]),
@@ -96,77 +99,99 @@ class Sink:
         printed = result.printed or {}
         index = self.written.predictions
         for offset in range(max([len(result.outputs) - 1, *failures, *printed]) + 1):
-            sys.stdout.write(printed.get(offset, ""))
+            with _printing():
+                sys.stdout.write(printed.get(offset, ""))
             if offset in failures:
                 self._write_failure(run, failures[offset])
-            elif offset < len(result.outputs):
+            elif offset < len(result.outputs) and result.outputs[offset] is not None:
                 description = result.descriptions[offset] if result.descriptions else None
                 self._write_output(index, result.outputs[offset], description)
                 index += 1
 
     def _write_output(self, index: int, output: Any, description: Optional[str]) -> None:
         if self._print_to_console:
-            if description is not None:
-                print(f"input {index}: ", description)
-            print("prediction: ", output)
+            with _printing():
+                if description is not None:
+                    print(f"input {index}: ", description)
+                print("prediction: ", output)
         if self._output is not None:
-            self._output.write(output)
+            with _writing(self._output_name):
+                self._output.write(output)
 
     def _write_failure(self, run: Run, failure: Failure) -> None:
         line_number = run.batch.line_numbers[failure.offset]
         what = {"type": failure.error.type_name, "message": failure.error.message}
         if self._on_error == PLACEHOLDER:
-            placeholder = json.dumps({"error": {"line": line_number, **what}})
-            if self._print_to_console:
-                print("prediction: ", placeholder)
-            if self._output is not None:
-                self._output.write(placeholder + "\n")
-        if self._errors is not None:
+            placeholder = json.dumps({"error": {"line": line_number, **what}}) + "\n"
+            self._write_output(0, placeholder, None)
+        if self._errors is None:
+            logger.warning("input line %d failed: %s: %s", line_number, *what.values())
+        else:
             record = {
                 "line": line_number,
                 "input": run.batch.text(failure.offset),
                 **what,
                 "traceback": failure.error.traceback,
             }
-            self._errors.write(json.dumps(record) + "\n")
+            with _writing(self._errors_name):
+                self._errors.write(json.dumps(record) + "\n")
 
     def flush(self) -> None:
         """Hands everything to the operating system."""
-        with self._writing():
-            for file in (self._output, self._errors):
-                if file is not None:
-                    file.flush()
+        for name, file in self._files():
+            with _writing(name):
+                file.flush()
+        with _printing():
             sys.stdout.flush()
 
     def sync(self) -> Written:
         """Brings everything to the disk and says how far it is."""
         self.flush()
-        sizes = []
-        for file in (self._output, self._errors):
-            if file is not None and file.seekable():
-                os.fsync(file.fileno())
-                sizes.append(file.buffer.tell())
-            else:
-                sizes.append(0)
-        self.written = self.written._replace(output_bytes=sizes[0], errors_bytes=sizes[1])
+        sizes = {}
+        for name, file in self._files():
+            if file.seekable():
+                with _writing(name):
+                    os.fsync(file.fileno())
+                sizes[file] = file.buffer.tell()
+        self.written = self.written._replace(
+            output_bytes=sizes.get(self._output, 0), errors_bytes=sizes.get(self._errors, 0)
+        )
         return self.written
 
     def close(self) -> None:
-        with self._writing():
-            for file in (self._output, self._errors):
-                if file is not None:
-                    file.close()
-            sys.stdout.flush()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
         try:
+            self.flush()
+        finally:
+            for name, file in self._files():
+                with _writing(name):
+                    file.close()
+
+    def _files(self) -> Iterator[Tuple[str, Any]]:
+        if self._output is not None:
+            yield self._output_name, self._output
+        if self._errors is not None:
+            yield self._errors_name, self._errors
+
+
+@contextmanager
+def _writing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise OutputClosed() from error
+    except OSError as error:
+        raise explain(error, f"cannot write {name}: {error.strerror}")
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    try:
+        with _writing("to the standard output"):
             yield
-        except BrokenPipeError as error:
-            raise OutputClosed() from error
-        except OSError as error:
-            where = self._output_file or "the output"
-            raise explain(error, f"cannot write {where}: {error.strerror}")
+    except (OSError, OutputClosed):
+        # Python flushes it once more at the end, and that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _number_of_predictions(run: Run) -> int:
@@ -179,6 +204,8 @@ def _open(path: Optional[str], size: Optional[int]) -> Optional[Any]:
         return None
     if size is None:
         return open(path, "w")
+    if not os.path.isfile(path) or os.path.getsize(path) < size:
+        raise ResumeError(f"{path} has changed since the checkpoint was written")
     file = open(path, "r+")
     file.truncate(size)
     file.seek(0, os.SEEK_END)

@@ -17,6 +17,7 @@ from allennlp.models import Model
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_MMAP_THRESHOLD = 32 << 20  # what glibc accepts on 64-bit machines
 _TRIM_THRESHOLD = 512 << 20
+_TOKENIZERS = "TOKENIZERS_PARALLELISM"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -30,14 +31,22 @@ def usable_cpus() -> List[int]:
 
 
 @contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Runs torch with a number of threads, and puts the former number back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+def ready_to_fork() -> Iterator[None]:
+    """
+    Around loading an archive in a process that will be forked: no library starts threads, which
+    would not survive it. Torch has one, and a tokenizer, which would also complain on stdout in
+    every child (tokenizers#187), none. What was set before is set again afterwards.
+    """
+    threads = torch.get_num_threads()
+    tokenizers = os.environ.get(_TOKENIZERS)
+    torch.set_num_threads(1)
+    os.environ.setdefault(_TOKENIZERS, "false")
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        if tokenizers is None:
+            os.environ.pop(_TOKENIZERS, None)
 
 
 def tune_process(threads: int, cpus: Optional[List[int]] = None) -> None:
@@ -52,8 +61,8 @@ def tune_process(threads: int, cpus: Optional[List[int]] = None) -> None:
         The CPUs that the process is to stay on, if it is to stay.
     """
     torch.set_num_threads(threads)
-    # A tokenizer's own threads would compete with the other workers (tokenizers#187).
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # A tokenizer's own threads would compete with the other workers.
+    os.environ.setdefault(_TOKENIZERS, "false")
     keep_freed_memory()
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)

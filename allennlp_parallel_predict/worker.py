@@ -7,16 +7,24 @@ predicted, then each output is dumped just before its input is described.
 
 import io
 import json
+import pickle
 from contextlib import redirect_stdout
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.batching import INSTANCES, LINES, Batch
+from allennlp_parallel_predict.batching import (
+    INSTANCES,
+    LINES,
+    WHOLE_INSTANCES,
+    WHOLE_JSON,
+    Batch,
+)
 from allennlp_parallel_predict.deferral import RecordedCall
 from allennlp_parallel_predict.errors import RemoteError
 from allennlp_parallel_predict.model_state import ModelState
+from allennlp_parallel_predict.profiling.worker import BatchProfile, WorkerProfiler
 
 RAISE = "raise"
 """The `on_error` that ends the run at any failure, as `allennlp predict` does."""
@@ -33,7 +41,12 @@ class WorkerOptions(NamedTuple):
     encoding: Optional[str] = None
     """See `Source.encoding`."""
     raw: bool = False
-    """Whether outputs stay the predictor's dictionaries instead of becoming text."""
+    """
+    Whether outputs stay the predictor's dictionaries instead of becoming text. Inputs come and
+    outputs go pickled one by one: each time that the input is needed it is as the caller gave it.
+    """
+    profile: Optional[str] = None
+    """The level of detail of a profile, or `None` for no profile."""
 
 
 class Failure(NamedTuple):
@@ -59,6 +72,8 @@ class BatchResult(NamedTuple):
     """The failure that ends the run, after the outputs before it."""
     state_change: Optional[str] = None
     """What the model changed in itself, so that later outputs may depend on this batch."""
+    profile: Optional[BatchProfile] = None
+    """Where the time went, if that was asked for."""
 
 
 class Worker:
@@ -83,11 +98,26 @@ class Worker:
         self._predictor = predictor
         self._options = options
         self._state = ModelState(predictor._model)
+        self.profiler: Optional[WorkerProfiler] = None
+        if options.profile is not None:
+            self.profiler = WorkerProfiler(predictor, options.profile)
 
     def predict(self, batch: Batch) -> BatchResult:
         """
         Predicts one batch. It never raises: the predictor's exceptions are part of the result.
         """
+        if self.profiler is None:
+            return self._predict(batch)
+        with self.profiler.batch():
+            result = self._predict(batch)
+        return result._replace(profile=self.profiler.record())
+
+    def close(self) -> None:
+        """Leaves the predictor as it was."""
+        if self.profiler is not None:
+            self.profiler.close()
+
+    def _predict(self, batch: Batch) -> BatchResult:
         attempt = _Attempt(self._predictor, self._options, batch)
         with redirect_stdout(attempt.stdout):
             attempt.run()
@@ -141,6 +171,8 @@ class _Attempt:
 
     def _load_one(self, offset: int) -> Any:
         value = self._batch.values[offset]
+        if self._options.raw:
+            return pickle.loads(value)
         if isinstance(value, RecordedCall):
             return value.make(self._predictor._dataset_reader)
         if self._batch.kind != LINES:
@@ -203,11 +235,14 @@ class _Attempt:
         predictor = self._predictor
         one: Callable[[Any], Any] = predictor.predict_json
         many: Callable[[Any], Any] = predictor.predict_batch_json
-        if self._batch.kind == INSTANCES:
+        if self._batch.kind in (INSTANCES, WHOLE_INSTANCES):
             one, many = predictor.predict_instance, predictor.predict_batch_instance
-        results = [one(inputs[0])] if len(inputs) == 1 else many(inputs)
+        is_whole = self._batch.kind in (WHOLE_JSON, WHOLE_INSTANCES)
+        is_single = len(inputs) == 1 and not is_whole
+        results = [one(inputs[0])] if is_single else many(inputs)
         if self._options.raw:
-            yield from ((result, None) for _, result in zip(inputs, results))
+            for _, result in zip(inputs, results):
+                yield pickle.dumps(result, pickle.HIGHEST_PROTOCOL), None
             return
         describe = str if self._batch.kind == INSTANCES else json.dumps
         for model_input, output in zip(inputs, map(predictor.dump_line, results)):

@@ -1,6 +1,7 @@
 """The worker against `allennlp predict`'s own loop over the same predictor."""
 
 import json
+import pickle
 from typing import Any, Dict, List
 
 import pytest
@@ -9,7 +10,7 @@ from allennlp.data import Instance
 from allennlp.data.fields import MetadataField
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.batching import INSTANCES, LINES, Batch
+from allennlp_parallel_predict.batching import INSTANCES, JSON, LINES, WHOLE_JSON, Batch
 from allennlp_parallel_predict.deferral import RecordedCall
 from allennlp_parallel_predict.worker import Worker, WorkerOptions
 
@@ -129,9 +130,23 @@ def test_undecodable_lines_raise_what_decoding_them_would():
 
 
 def test_raw_outputs_are_the_dictionaries_of_the_predictor():
-    result, calls = run([{"n": 1}], raw=True)
-    assert result.outputs == [{"n": 1, "done": True}]
-    assert calls[-1] == "predict 1"
+    predictor = RecordingPredictor()
+    inputs = [pickle.dumps({"n": n, "once": True}) for n in (1, 2)]
+    options = WorkerOptions(on_error="skip", raw=True)
+    result = Worker(predictor, options).predict(Batch(7, JSON, inputs, (0, 1), (1, 2)))
+    # The predictor changes its inputs; when they are tried again they are as they were.
+    assert [pickle.loads(o) for o in result.outputs] == [{"n": n, "done": True} for n in (1, 2)]
+    assert predictor.calls == ["predict 1,2", "predict 1", "predict 2"]
+
+
+@pytest.mark.parametrize("kind, method", [(JSON, "json"), (WHOLE_JSON, "batch_json")])
+def test_a_list_of_one_is_a_batch_if_the_caller_says_so(kind, method, monkeypatch):
+    predictor = RecordingPredictor()
+    monkeypatch.setattr(predictor, "predict_json", lambda i: "json")
+    monkeypatch.setattr(predictor, "predict_batch_json", lambda i: ["batch_json"])
+    batch = Batch(7, kind, [pickle.dumps({"n": 1})], (0,), (1,))
+    result = Worker(predictor, WorkerOptions(raw=True)).predict(batch)
+    assert [pickle.loads(output) for output in result.outputs] == [method]
 
 
 def test_instances_go_through_predict_instance():

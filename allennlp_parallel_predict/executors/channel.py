@@ -62,25 +62,25 @@ class Channel:
                 self._unsent.popleft()
         return True
 
-    def receive(self) -> Tuple[List[bytes], bool]:
+    def receive(self, everything: bool = False) -> Tuple[List[bytes], bool]:
         """
-        Reads what is there.
+        Reads some of what is there, or everything.
 
         # Returns
 
         `Tuple[List[bytes], bool]`
             The messages that are complete by now, and whether the other end is gone.
         """
-        try:
-            data = self.socket.recv(_READ_SIZE)
-        except BlockingIOError:
-            return [], False
-        except OSError:
-            return [], True
-        if not data:
-            return [], True
-        self._received += data
-        return self._take_messages(), False
+        while True:
+            try:
+                data = self.socket.recv(_READ_SIZE)
+            except BlockingIOError:
+                return self._take_messages(), False
+            except OSError:
+                data = b""
+            self._received += data
+            if not data or not everything:
+                return self._take_messages(), not data
 
     def _take_messages(self) -> List[bytes]:
         messages = []

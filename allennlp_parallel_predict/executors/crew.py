@@ -23,8 +23,10 @@ IN_HAND = 2
 """Batches that a worker has: the one that it computes and, so that it never waits, the next."""
 _GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL."""
-_TICK = 1.0
+_TICK = 0.25
 """Seconds after which a wait looks around, whatever happens."""
+_LONGEST_LOAD = 600.0
+"""Seconds that loading the model may take, with a `batch_timeout` and if none has managed yet."""
 _QUIET = 60.0
 """Seconds after which a worker that shows no life is reported; doubled each time."""
 
@@ -45,14 +47,22 @@ class Member:
         self.process = process
         self.is_ready = False
         self.finished = 0
-        self.timed_out = False
         self.kill_at: Optional[float] = None
+        self.overdue: Optional[Task] = None
         self.start_waiting()
 
     def start_waiting(self) -> None:
         """The process has shown life, and the next batch's time begins."""
         self.since = time.monotonic()
         self.report_after = _QUIET
+
+    def task_to_blame(self) -> Optional[Task]:
+        """What the process was at when it ended."""
+        if not self.is_ready or not self.tasks:
+            return None
+        if self.kill_at is not None and self.tasks[0] is not self.overdue:
+            return None  # it finished the one that took too long before it was ended
+        return self.tasks[0]
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.process.pid})"
@@ -62,6 +72,8 @@ class Event(NamedTuple):
     """Something that happened to a member."""
 
     member: Member
+    process: WorkerProcess
+    """Its process then; it may have another one by the time that the event is dealt with."""
     message: Optional[bytes]
     """What it sent, or `None` if its process has ended."""
 
@@ -91,15 +103,21 @@ class Crew:
         self.restarts = 0
         self._launch = launch
         self._batch_timeout = batch_timeout
-        self._max_batches = max_batches
+        self.max_batches = max_batches
+        self._tick = min(_TICK, batch_timeout / 4 if batch_timeout else _TICK)
+        self._slowest_load: Optional[float] = None
         self._selector = selectors.DefaultSelector()
         # Members that may have fewer batches than they can hold; looked over when taken out.
         self._idle: Deque[Member] = deque()
         self._hungry: Deque[Member] = deque()
         self._retired: List[WorkerProcess] = []
-        self._next_look = 0.0
-        for number in range(size):
-            self._start(number)
+        self._next_look = time.monotonic() + self._tick
+        try:
+            for number in range(size):
+                self._start(number)
+        except BaseException:
+            self.kill()
+            raise
 
     def _start(self, number: int) -> None:
         inherited = [member.process.channel.socket for member in self.members]
@@ -125,7 +143,7 @@ class Crew:
         return None
 
     def _may_take(self, member: Member) -> bool:
-        left = self._max_batches is None or member.finished + len(member.tasks) < self._max_batches
+        left = self.max_batches is None or member.finished + len(member.tasks) < self.max_batches
         return left and member.kill_at is None
 
     def give(self, member: Member, task: Task, message: bytes) -> None:
@@ -148,7 +166,7 @@ class Crew:
         member.deaths_in_a_row = 0
         member.finished += 1
         task = member.tasks.popleft()
-        if self._max_batches is not None and member.finished >= self._max_batches:
+        if self.max_batches is not None and member.finished >= self.max_batches:
             self._recycle(member)
         else:
             self._offer(member)
@@ -169,27 +187,15 @@ class Crew:
         member.process.channel.close()
         self._start(member.number)
 
-    def dismiss(self, keep: Member) -> List[Task]:
-        """Ends all members but one; returns the tasks that they had."""
-        others = [member for member in self.members if member is not keep]
-        for member in others:
-            self._selector.unregister(member.process.channel.socket)
-        self.members = [keep]
-        keep.number = 0
-        _end([member.process for member in others])
-        tasks = [task for member in others for task in member.tasks]
-        for member in others:
-            member.tasks.clear()
-            member.process.channel.close()
-            member.kill_at = 0.0  # so that it takes nothing any more
-        return tasks
-
     def wait(self, timeout: Optional[float], wake: Sequence[int]) -> List[Event]:
         """Waits until a member sends something or ends, a `wake` can be read, or time is up."""
         for fileno in wake:
             self._selector.register(fileno, selectors.EVENT_READ)
+        until_look = max(0.0, self._next_look - time.monotonic())
         try:
-            ready = self._selector.select(min(_TICK if timeout is None else timeout, _TICK))
+            ready = self._selector.select(
+                until_look if timeout is None else min(timeout, until_look)
+            )
         finally:
             for fileno in wake:
                 self._selector.unregister(fileno)
@@ -198,9 +204,15 @@ class Crew:
             if key.data is not None:
                 events += self._look_at(key.data, mask)
         now = time.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + min(_TICK, self._batch_timeout or _TICK) / 4
-            events += self._look_around(now, [event.member for event in events])
+        late = now - self._next_look
+        if late >= 0:
+            if late > self._tick:
+                # This process was held up, as by Ctrl-Z or a slow reader of its output. That is
+                # nothing to blame the workers for.
+                for member in self.members:
+                    member.since = min(now, member.since + late)
+            self._next_look = now + self._tick
+            events += self._look_around(now, events)
         return events
 
     def _look_at(self, member: Member, mask: int) -> List[Event]:
@@ -209,25 +221,36 @@ class Crew:
         if not mask & selectors.EVENT_READ:
             return []
         messages, ended = member.process.channel.receive()
-        events = [Event(member, message) for message in messages if message != READY]
+        if ended and member.process.wait(_GRACE) is None:
+            member.process.signal(signal.SIGKILL)  # it lives, but can no longer be talked to
+            member.process.wait(_GRACE)
+        return self._events(member, messages, ended)
+
+    def _events(self, member: Member, messages: List[bytes], ended: bool) -> List[Event]:
+        events = [Event(member, member.process, text) for text in messages if text != READY]
         if len(events) < len(messages):
             member.is_ready = True
-            member.start_waiting()
+            self._slowest_load = max(self._slowest_load or 0.0, time.monotonic() - member.since)
+        member.start_waiting()  # even a part of a message is a sign of life
         if ended:
-            member.process.wait(_GRACE)
-            events.append(Event(member, None))
+            events.append(Event(member, member.process, None))
         return events
 
     def _watch(self, member: Member, writing: bool) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
         self._selector.modify(member.process.channel.socket, events, member)
 
-    def _look_around(self, now: float, seen: List[Member]) -> List[Event]:
+    def _look_around(self, now: float, seen: List[Event]) -> List[Event]:
         self._retired = [process for process in self._retired if process.poll() is None]
+        known = [event.member for event in seen if event.message is None]
         events = []
         for member in self.members:
-            if member.process.poll() is not None and member not in seen:
-                events.append(Event(member, None))
+            if member in known:
+                continue
+            if member.process.poll() is not None:
+                # What it sent before it ended is still there, perhaps the end of a large result.
+                messages, _ = member.process.channel.receive(everything=True)
+                events += self._events(member, messages, ended=True)
             elif member.tasks or not member.is_ready:
                 self._check_time(member, now)
         return events
@@ -237,8 +260,8 @@ class Crew:
         if member.kill_at is not None:
             if now >= member.kill_at:
                 member.process.signal(signal.SIGKILL)
-        elif member.is_ready and self._batch_timeout and quiet > self._batch_timeout:
-            member.timed_out = True
+        elif self._batch_timeout and quiet > self._limit(member, self._batch_timeout):
+            member.overdue = member.tasks[0] if member.tasks else None
             member.kill_at = now + _GRACE
             member.process.signal(signal.SIGTERM)
         elif quiet > member.report_after:
@@ -246,11 +269,20 @@ class Crew:
             what = member.tasks[0].batch.describe() if member.is_ready else "loading the model"
             logger.warning("%s has shown no life for %.0f s: %s", member, quiet, what)
 
+    def _limit(self, member: Member, batch_timeout: float) -> float:
+        if member.is_ready:
+            return batch_timeout
+        if self._slowest_load is None:
+            return max(batch_timeout, _LONGEST_LOAD)
+        return batch_timeout + 5.0 + 10.0 * self._slowest_load
+
     def close(self) -> None:
         """Lets the processes end by themselves, for a while."""
         processes = [member.process for member in self.members] + self._retired
-        for process in processes:
-            process.channel.finish()
+        for member in self.members:
+            member.process.channel.finish()
+            if not member.is_ready:
+                member.process.signal(signal.SIGTERM)  # nobody needs what it is loading
         deadline = time.monotonic() + _GRACE
         for process in processes:
             process.wait(max(0.0, deadline - time.monotonic()))

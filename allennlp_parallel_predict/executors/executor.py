@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from typing import Iterator, List, NamedTuple, Optional, Sequence
 
+import torch
 from allennlp.common import Registrable
 from allennlp.predictors import Predictor
 
@@ -43,6 +44,15 @@ class Executor(Registrable):
 
     cuda_devices: List[int] = []
     """The GPUs that workers are dealt out over."""
+
+    keeps_order: bool = True
+    """
+    Whether results are put into input order, for which those after a slow batch have to be held: no
+    worker runs far ahead of it then. Set it before `start`.
+    """
+
+    state_change: Optional[str] = None
+    """What the model was found to keep from batch to batch, unless that does not matter."""
 
     loading_device: int = -1
     """The device on which `start` expects the model: a GPU, or -1 for the CPU."""
@@ -94,6 +104,10 @@ class Executor(Registrable):
     def kill(self) -> None:
         """Ends the workers at once."""
         self.close()
+
+    def threads(self) -> int:
+        """The threads of torch in each worker; some models' last digits depend on it."""
+        return torch.get_num_threads()
 
     def counts(self) -> WorkerCounts:
         return WorkerCounts(self.num_workers, 0)

@@ -54,10 +54,17 @@ class InProcessExecutor(Executor):
     ) -> List[BatchResult]:
         if self._waiting:
             assert self._worker is not None, "start() comes before collect()"
-            return [self._worker.predict(self._waiting.popleft())]
+            result = self._worker.predict(self._waiting.popleft())
+            self.state_change = self.state_change or result.state_change
+            return [result]
         if wake:
             select.select(wake, [], [], timeout)
         return []
+
+    @overrides
+    def close(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
 
     @overrides
     def describe(self) -> str:

@@ -15,11 +15,11 @@ The parent has one thread, which waits for all sockets at once. Each worker has 
 hand while it computes the first, so that it never waits for the parent.
 """
 
-import gc
 import logging
 import os
 import socket
 import sys
+import time
 from collections import deque
 from contextlib import contextmanager
 from typing import Callable, Deque, Iterator, List, Optional, Sequence, Tuple
@@ -36,6 +36,7 @@ from allennlp_parallel_predict.errors import (
     WorkerDied,
     WorkerError,
     WorkerTimeout,
+    explained,
 )
 from allennlp_parallel_predict.executors.channel import dumps
 from allennlp_parallel_predict.executors.crew import IN_HAND, Crew, Member, describe_end
@@ -133,7 +134,7 @@ class ProcessPoolExecutor(Executor):
     @overrides
     def preparing(self) -> Iterator[None]:
         # The parent computes nothing; and threads of torch's would not survive the fork.
-        with tuning.torch_threads(1):
+        with tuning.ready_to_fork():
             yield
 
     @overrides
@@ -141,15 +142,12 @@ class ProcessPoolExecutor(Executor):
         self._predictor = predictor
         self._options = options
         encoder = stateful_encoder(predictor._model)
-        if encoder is not None and self.num_workers > 1 and not self._allow_stateful_model:
-            self._keep_in_order(f"its module {encoder} is stateful")
+        if encoder is not None:
+            self._note_state(f"its module {encoder} is stateful")
+            if self.state_change is not None and self.num_workers > 1:
+                self._keep_in_order()
         if self._start_method == "spawn":
             self._packed = _pack(predictor)
-        else:
-            # What the parent holds now stays out of the children's garbage collections, whose
-            # looking would copy the pages that it lies on.
-            gc.collect()
-            gc.freeze()
         self._waiting: Deque[Task] = deque()
         self._in_work = 0
         self._held: List[Tuple[BatchResult, int]] = []
@@ -158,13 +156,17 @@ class ProcessPoolExecutor(Executor):
         self._is_started = True
 
     def _start_crew(self) -> None:
-        self._window = Window(_WINDOW * self.num_workers, _MAX_HELD_BYTES)
+        width = _WINDOW * self.num_workers if self.keeps_order else sys.maxsize
+        self._window = Window(width, _MAX_HELD_BYTES if self.keeps_order else sys.maxsize)
         self._crew = Crew(
-            self.num_workers, self._launch, self._batch_timeout, self._max_batches_per_worker
+            self.num_workers,
+            self._launch,
+            self._batch_timeout,
+            self._max_batches_per_worker if self.state_change is None else None,
         )
 
     def _launch(self, number: int, inherited: Sequence[socket.socket]) -> WorkerProcess:
-        threads = self._threads()
+        threads = self.threads()
         cpus = None
         if (
             self._pin_cpus
@@ -174,13 +176,20 @@ class ProcessPoolExecutor(Executor):
             cpus = [self._cpus[number]]
         devices = self.cuda_devices or [-1]
         setup = WorkerSetup(
-            self._options, threads, cpus, devices[number % len(devices)], self._share_model
+            self._options,
+            threads,
+            cpus,
+            devices[number % len(devices)],
+            self._share_model,
+            time.monotonic(),
         )
-        if self._start_method == "spawn":
-            return spawn_worker(self._packed, setup)
-        return fork_worker(self._predictor, setup, inherited)
+        with explained("cannot start a worker", OSError):
+            if self._start_method == "spawn":
+                return spawn_worker(self._packed, setup)
+            return fork_worker(self._predictor, setup, inherited)
 
-    def _threads(self) -> int:
+    @overrides
+    def threads(self) -> int:
         if self._threads_per_worker is not None:
             return self._threads_per_worker
         from_environment = os.environ.get("OMP_NUM_THREADS", "")
@@ -188,13 +197,17 @@ class ProcessPoolExecutor(Executor):
             return int(from_environment)
         return max(1, len(self._cpus) // self.num_workers)
 
-    def _keep_in_order(self, reason: str) -> None:
+    def _note_state(self, change: str) -> None:
+        if not self._allow_stateful_model:
+            self.state_change = self.state_change or change
+
+    def _keep_in_order(self) -> None:
         self.num_workers = 1
         logger.warning(
             "What this model predicts depends on the batches that it saw before (%s), so one "
             "worker predicts all of them in order, as `allennlp predict` does. If that does not "
             "matter to you, set executor.allow_stateful_model to true.",
-            reason,
+            self.state_change,
         )
 
     @overrides
@@ -233,8 +246,8 @@ class ProcessPoolExecutor(Executor):
     ) -> List[BatchResult]:
         results: List[BatchResult] = []
         for event in self._crew.wait(timeout, wake):
-            if event.member not in self._crew.members:
-                continue  # of a crew that has just been replaced
+            if event.member not in self._crew.members or event.process != event.member.process:
+                continue  # of a crew, or a process, that has just been replaced
             if event.message is None:
                 results += self._after_death(event.member)
             else:
@@ -243,11 +256,13 @@ class ProcessPoolExecutor(Executor):
         return results
 
     def _after_result(self, member: Member, message: bytes) -> List[BatchResult]:
+        result = load_result(message)
+        if result.state_change is not None:
+            self._note_state(result.state_change)
+            if self.state_change is not None:
+                self._crew.max_batches = None  # its state is in this process
         task = self._crew.finish_task(member)
         self._in_work -= 1
-        result = load_result(message)
-        if task.search is not None:
-            task.search.survivors += 1
         return self._settle(task, result, len(message))
 
     def _settle(self, task: Task, result: BatchResult, size: int) -> List[BatchResult]:
@@ -256,8 +271,6 @@ class ProcessPoolExecutor(Executor):
             merged = task.search.add(task, result)
             if merged is None:
                 return []
-            if not task.search.survivors:
-                raise WorkerDied(f"no worker survives any of {task.search.batch.describe()}")
             result = merged
         if self._is_probing:
             return self._probe(result, size)
@@ -278,7 +291,7 @@ class ProcessPoolExecutor(Executor):
         """
         self._held.append((result, size))
         if result.state_change:
-            self._start_over(result.state_change)
+            self._start_over()
             return []
         if result.number != next(iter(self._window.batches)):
             return []
@@ -289,29 +302,31 @@ class ProcessPoolExecutor(Executor):
         self._held = []
         return results
 
-    def _start_over(self, reason: str) -> None:
+    def _start_over(self) -> None:
         batches = list(self._window.batches.values())
         self._crew.kill()
         self._held, self._waiting, self._in_work = [], deque(), 0
         self._is_probing = False
-        self._keep_in_order(reason)
+        self._keep_in_order()
         self._start_crew()
         for batch in batches:
             self.submit(batch)
 
     def _after_death(self, member: Member) -> List[BatchResult]:
         error = self._death(member)
-        tasks = list(member.tasks)
-        member.tasks.clear()
-        self._in_work -= len(tasks)
-        is_search = bool(tasks) and tasks[0].search is not None
-        if not is_search:
+        if self.state_change is not None and member.finished:
+            raise ModelStateError(
+                f"{error}. What this model predicts depends on the batches that it saw before "
+                f"({self.state_change}), and that state is lost: start the run anew"
+            )
+        task = member.task_to_blame()
+        if task is None or (len(task.batch.values) == 1 and not task.deaths):
             member.deaths_in_a_row += 1
-        to_blame = tasks[:1] if member.is_ready else []
-        self._queue(*tasks[len(to_blame) :], first=True)
-        results: List[BatchResult] = []
-        for task in to_blame:
-            results += self._blame(task, error)
+        others = [other for other in member.tasks if other is not task]
+        self._in_work -= len(member.tasks)
+        member.tasks.clear()
+        self._queue(*others, first=True)
+        results = self._blame(task, error) if task is not None else []
         if member.deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
             raise WorkerDied(f"{error}; it is the third time in a row, so the run ends here")
         logger.warning("%s; it is replaced", error)
@@ -324,16 +339,17 @@ class ProcessPoolExecutor(Executor):
             where = "between two batches"
             if member.tasks:
                 where = f"while it predicted {member.tasks[0].batch.describe()}"
-        if member.timed_out:
+        if member.kill_at is not None:
             return WorkerTimeout(
-                f"{member} was ended after {self._batch_timeout} s (batch_timeout) {where}"
+                f"{member} was over the batch_timeout of {self._batch_timeout} s and was ended "
+                + where
             )
         return WorkerDied(f"{member} {describe_end(member.process)} {where}")
 
     def _blame(self, task: Task, error: WorkerError) -> List[BatchResult]:
         """The worker died over this task: tries it again, takes it apart, or gives it up."""
         task.deaths += 1
-        if task.search is None and task.deaths <= self._max_retries:
+        if task.deaths <= self._max_retries:
             self._queue(task, first=True)
             return []
         if task.search is None and len(task.batch.values) > 1:
@@ -354,8 +370,6 @@ class ProcessPoolExecutor(Executor):
         if self._is_started:
             self._is_started = False
             how(self._crew)
-            if self._start_method == "fork":
-                gc.unfreeze()
 
     @overrides
     def counts(self) -> WorkerCounts:
@@ -365,7 +379,7 @@ class ProcessPoolExecutor(Executor):
     def describe(self) -> str:
         workers = f"{self.num_workers} worker{'s' * (self.num_workers > 1)}"
         shared = "model shared" if self._share_model else "a model each"
-        return f"{workers} ({self._start_method}, {self._threads()} threads each, {shared})"
+        return f"{workers} ({self._start_method}, {self.threads()} threads each, {shared})"
 
 
 def _check_at_least(minimum: int, **values: Optional[int]) -> None:

@@ -6,7 +6,11 @@ from allennlp_parallel_predict.batching import Batch
 from allennlp_parallel_predict.worker import RAISE, BatchResult, Failure
 
 MAX_DEATHS_IN_A_ROW = 3
-"""Of one worker, without a finished batch in between: a model that can never work must not loop."""
+"""
+Of one worker, while it loads or over different inputs, without a finished batch in between: a model
+that can never work must not loop. Trying the same input again does not count, and a batch of
+several is judged by its inputs.
+"""
 
 
 class Task:
@@ -36,7 +40,6 @@ class Search:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.tasks = [Task(batch.only(i), self, i) for i in range(len(batch.values))]
-        self.survivors = 0
         self._results: Dict[int, BatchResult] = {}
 
     def add(self, task: Task, result: BatchResult) -> Optional[BatchResult]:

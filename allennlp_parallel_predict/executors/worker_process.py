@@ -6,11 +6,13 @@ helper process. `multiprocessing` would run the user's script again in a spawned
 what makes scripts without a `__main__` guard fail.
 """
 
+import gc
 import json
 import os
 import pickle
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -34,8 +36,14 @@ from allennlp_parallel_predict.worker import BatchResult, Failure, Worker, Worke
 READY = b""
 """The first message of a worker, when it has its model."""
 
+_HANDLED = (signal.SIGINT, signal.SIGTERM)
+
 _BOOT = """
-import json, sys
+import ctypes, json, os, sys
+# As tuning.die_with_parent does it; but now, for the imports below take seconds.
+getattr(ctypes.CDLL(None), "prctl", lambda *_: None)(1, 9)
+if os.getppid() != int(sys.argv[-1]):
+    os._exit(1)
 sys.path[:] = json.loads(sys.argv[1])
 from allennlp_parallel_predict.executors.worker_process import spawned_main
 spawned_main(*map(int, sys.argv[2:]))
@@ -50,6 +58,8 @@ class WorkerSetup(NamedTuple):
     cpus: Optional[List[int]]
     cuda_device: int
     share_model: bool
+    launched: float
+    """When, by `time.monotonic()`."""
 
 
 class WorkerProcess:
@@ -126,12 +136,17 @@ def fork_worker(
     """
     parent_end, child_end = socket.socketpair()
     parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        to_close = [parent_end, *inherited]
-        _run_and_exit(lambda: _forked_main(predictor, setup, child_end, to_close, parent))
-    child_end.close()
-    return WorkerProcess(pid, parent_end)
+    # Until the child has let go of the parent's handlers, which write the parent's output.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            to_close = [parent_end, *inherited]
+            _run_and_exit(lambda: _forked_main(predictor, setup, child_end, to_close, parent))
+        child_end.close()
+        return WorkerProcess(pid, parent_end)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _forked_main(
@@ -141,8 +156,13 @@ def _forked_main(
     to_close: Sequence[socket.socket],
     parent: int,
 ) -> None:
+    # What the parent holds stays out of this process's garbage collections, whose looking would
+    # copy the pages that it lies on. (Not in the parent, which may have other things to do and
+    # garbage of its own; and not collected first: that takes half a second and frees little.)
+    gc.freeze()
     for other in to_close:
         other.close()
+    _let_go_of_connections(sock.fileno())
     _become_worker(parent)
 
     def serve() -> None:
@@ -158,6 +178,22 @@ def _forked_main(
         _run_in_thread(serve)
     else:
         serve()
+
+
+def _let_go_of_connections(keep: int) -> None:
+    """
+    Lets go of the sockets and pipes that the parent has open: whoever is at their other end shall
+    see it when the parent closes them. Their numbers stay taken, as objects here still know them.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/dev/fd")):
+        try:
+            mode = os.fstat(number).st_mode
+        except OSError:
+            continue  # the folder that was listed
+        if number > 2 and number != keep and (stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)):
+            os.dup2(nothing, number, inheritable=False)
+    os.close(nothing)
 
 
 def _run_in_thread(function: Callable[[], None]) -> None:
@@ -186,6 +222,7 @@ def spawn_worker(packed: model_sharing.PackedPredictor, setup: WorkerSetup) -> W
         stdin=subprocess.DEVNULL,
         pass_fds=passed,
         env={**os.environ, "OMP_NUM_THREADS": str(setup.threads)},
+        start_new_session=True,  # out of reach of Ctrl-C, until it ignores it
     )
     child_end.close()
     process = WorkerProcess(child.pid, parent_end, child)
@@ -222,13 +259,20 @@ def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> Non
     tuning.use_inference_mode(predictor._model)
     worker = Worker(predictor, setup.options)
     send_blocking(sock, READY)
+    receive, load, send = receive_blocking, pickle.loads, _send_result
+    if worker.profiler is not None:
+        worker.profiler.started_at(setup.launched)
+        receive, load, send = worker.profiler.watch_connection(receive, load, send)
     while True:
-        message = receive_blocking(sock)
+        message = receive(sock)
         if message is None:
             return
-        number, kind, values = pickle.loads(message)
-        result = worker.predict(Batch(number, kind, values, (), ()))
-        send_blocking(sock, _dump_result(result))
+        number, kind, values = load(message)
+        send(sock, worker.predict(Batch(number, kind, values, (), ())))
+
+
+def _send_result(sock: socket.socket, result: BatchResult) -> None:
+    send_blocking(sock, _dump_result(result))
 
 
 def _dump_result(result: BatchResult) -> bytes:
@@ -244,6 +288,7 @@ def _become_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
     tuning.die_with_parent(parent, signal.SIGKILL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     # What the parent had not yet written is in the copy's buffer too, and must not come twice.
@@ -256,6 +301,8 @@ def _run_and_exit(function: Callable[[], None]) -> NoReturn:
     try:
         function()
         status = 0
+    except ConnectionError:
+        pass  # the parent is gone, or has let go of this worker
     except BaseException:
         traceback.print_exc()
     finally:

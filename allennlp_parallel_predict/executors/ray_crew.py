@@ -1,0 +1,235 @@
+"""The actors of a Ray cluster that work for one run: asked for, watched, replaced and ended."""
+
+import logging
+import select
+import socket
+import time
+from collections import deque
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence
+
+from allennlp_parallel_predict.errors import WorkerDied, WorkerError, WorkerTimeout
+from allennlp_parallel_predict.executors.ray_cluster import (
+    ActorIdentity,
+    ActorSetup,
+    RayWorker,
+    clock,
+)
+from allennlp_parallel_predict.executors.retries import Task
+from allennlp_parallel_predict.worker import BatchResult
+
+logger = logging.getLogger(__name__)
+
+IN_HAND = 2
+"""Batches that an actor has: the one that it computes and, so that it never waits, the next."""
+_TICK = 1.0
+"""Seconds after which a wait looks around, whatever happens."""
+_PATIENCE = 30.0
+"""Seconds without any actor after which that is said; doubled each time."""
+
+
+class RayMember:
+    """An actor, or the wish for one, and what it has in hand."""
+
+    def __init__(self, actor: Any, deaths_in_a_row: int) -> None:
+        self.actor = actor
+        self.deaths_in_a_row = deaths_in_a_row
+        self.identity: Optional[ActorIdentity] = None
+        """What it says of itself, when it has its model."""
+        self.tasks: List[Task] = []
+        self.errors: Dict[Task, BaseException] = {}
+        """Those of its tasks of which Ray says that they will not be finished."""
+        self.finished = 0
+        self.since = 0.0
+        self.timed_out = False
+
+    def is_free(self) -> bool:
+        is_well = self.identity is not None and not self.errors and not self.timed_out
+        return is_well and len(self.tasks) < IN_HAND
+
+    def is_dead(self) -> bool:
+        """Not before: what it finished before it died may still be on its way."""
+        return bool(self.errors) and len(self.errors) == len(self.tasks)
+
+    def describe_death(self, cause: BaseException, batch_timeout: Optional[float]) -> WorkerError:
+        where = "before it had its model"
+        if self.tasks:
+            where = f"while it predicted {self.tasks[0].batch.describe()}"
+        if self.timed_out:
+            return WorkerTimeout(
+                f"{self} was over the batch_timeout of {batch_timeout} s and was ended {where}"
+            )
+        # Ray's last line says what happened, and then what may have been the reason.
+        what = (str(cause).strip().splitlines() or [repr(cause)])[-1]
+        return WorkerDied(f"{self} ended {where} ({what.split(' There are some')[0]})")
+
+    def __str__(self) -> str:
+        return str(self.identity or "a worker")
+
+
+class Event(NamedTuple):
+    """Something that happened to a member."""
+
+    member: RayMember
+    task: Optional[Task]
+    """The task that it is about, or `None`: it has its model, or failed to get it."""
+    future: Any
+    """What Ray says of it: the result or an exception."""
+
+
+class RayCrew:
+    """
+    # Parameters
+
+    ray : `Any`
+        The module, connected to a cluster.
+    size : `int`
+        The number of members.
+    packed : `Sequence[Any]`
+        References to the model in Ray's object store.
+    setup : `ActorSetup`
+        How actors are set up.
+    resources : `Dict[str, float]`
+        What Ray sets aside for each: `num_cpus`, `num_gpus`.
+    batch_timeout : `float`, optional (default = `None`)
+        The seconds that a batch may take.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        size: int,
+        packed: Sequence[Any],
+        setup: ActorSetup,
+        resources: Dict[str, float],
+        batch_timeout: Optional[float] = None,
+    ) -> None:
+        self.members: List[RayMember] = []
+        self.restarts = 0
+        self._ray = ray
+        self._packed = packed
+        self._setup = setup
+        self._resources = resources
+        self._batch_timeout = batch_timeout
+        # An actor that Ray restarted itself would be sent its batch again however often it died.
+        self._actor_class = ray.remote(max_restarts=0, max_task_retries=0, **resources)(RayWorker)
+        self._events: Deque[Event] = deque()
+        self._doorbell, self._bell = socket.socketpair()
+        self._doorbell.setblocking(False)
+        self._bell.setblocking(False)
+        self._lonely_since = time.monotonic()
+        self._patience = _PATIENCE
+        for _ in range(size):
+            self._launch()
+
+    def _launch(self, deaths_in_a_row: int = 0) -> None:
+        """Asks for an actor, which comes when there is room for it somewhere in the cluster."""
+        member = RayMember(self._actor_class.remote(), deaths_in_a_row)
+        self.members.append(member)
+        self._follow(member, None, member.actor.set_up.remote(*self._packed, self._setup))
+
+    def _follow(self, member: RayMember, task: Optional[Task], ref: Any) -> None:
+        def note(future: Any) -> None:  # in a thread of Ray's
+            self._events.append(Event(member, task, future))
+            try:
+                self._bell.send(b"!")
+            except OSError:
+                pass  # it rings already, or nobody is there any more
+
+        ref.future().add_done_callback(note)
+
+    def give(self, member: RayMember, task: Task, message: bytes, shared: bool) -> None:
+        if not member.tasks:
+            member.since = time.monotonic()
+        member.tasks.append(task)
+        self._follow(member, task, member.actor.predict.remote(message, shared))
+
+    def finish_task(self, member: RayMember, task: Task) -> None:
+        member.tasks.remove(task)
+        member.finished += 1
+        member.deaths_in_a_row = 0
+        member.since = time.monotonic()
+
+    def wait(self, timeout: Optional[float], wake: Sequence[int]) -> List[Event]:
+        """Waits for events, for a descriptor of `wake` that can be read, or for the timeout."""
+        poll = select.poll()
+        for number in (self._doorbell.fileno(), *wake):
+            poll.register(number, select.POLLIN)
+        seconds = [_TICK if timeout is None else min(timeout, _TICK)]
+        seconds += [self._seconds_left(member) for member in self.members]
+        poll.poll(max(0.0, min(seconds)) * 1000)
+        try:
+            self._doorbell.recv(4096)
+        except BlockingIOError:
+            pass
+        for member in self.members:
+            if self._seconds_left(member) <= 0:
+                member.timed_out = True
+                self._ray.kill(member.actor, no_restart=True)
+        self._complain_if_lonely()
+        events = []
+        while self._events:
+            events.append(self._events.popleft())
+        return events
+
+    def _seconds_left(self, member: RayMember) -> float:
+        if self._batch_timeout is None or not member.tasks or member.timed_out:
+            return float("inf")
+        return member.since + self._batch_timeout - time.monotonic()
+
+    def _complain_if_lonely(self) -> None:
+        now = time.monotonic()
+        if any(member.identity for member in self.members):
+            self._lonely_since, self._patience = now, _PATIENCE
+        elif now - self._lonely_since > self._patience:
+            self._patience *= 2
+            logger.warning(
+                "No worker for %.0f s. One needs %s on one node; what the cluster has free is %s",
+                now - self._lonely_since,
+                self._resources,
+                self._ray.available_resources(),
+            )
+
+    def is_node_gone(self, member: RayMember) -> bool:
+        """Whether a member died only because its node did."""
+        if member.identity is None:
+            return False
+        return member.identity.node not in {n["NodeID"] for n in self._ray.nodes() if n["Alive"]}
+
+    def nodes(self) -> int:
+        """The number of nodes that members are on."""
+        return len({member.identity.node for member in self.members if member.identity})
+
+    def replace(self, member: RayMember) -> None:
+        self.drop(member)
+        self._launch(member.deaths_in_a_row)
+        self.restarts += 1
+
+    def drop(self, member: RayMember) -> None:
+        self.members.remove(member)
+        self._ray.kill(member.actor, no_restart=True)
+
+    def kill(self) -> None:
+        while self.members:
+            self.drop(self.members[-1])
+        self._packed = []
+        self._bell.close()
+        self._doorbell.close()
+
+
+def free_member(members: Sequence[RayMember]) -> Optional[RayMember]:
+    """The one with the least to do of those that can take a batch."""
+    free = [member for member in members if member.is_free()]
+    return min(free, key=lambda member: len(member.tasks), default=None)
+
+
+def in_our_time(result: BatchResult, member: RayMember) -> BatchResult:
+    """The result, its profile with the times of this machine's clock."""
+    if result.profile is None or member.identity is None:
+        return result
+    shift = member.identity.clock - clock()
+    times = {name: getattr(result.profile, name) + shift for name in ("since", "started", "ended")}
+    slices = [
+        part._replace(start=part.start + shift, end=part.end + shift)
+        for part in result.profile.slices
+    ]
+    return result._replace(profile=result.profile._replace(slices=slices, **times))

@@ -1,0 +1,117 @@
+"""The inputs that wait for a worker, and which of them a worker gets next."""
+
+import time
+from collections import deque
+from concurrent.futures import Future
+from typing import Any, Deque, List, Optional, Sequence
+
+
+class Job:
+    """
+    Inputs that somebody waits for.
+
+    # Parameters
+
+    kind : `str`
+        The kind of batch.
+    values : `List[bytes]`
+        The pickled inputs.
+    merge : `bool`, optional (default = `False`)
+        Whether a worker may get these inputs in one batch with those of other jobs.
+    ahead : `bool`, optional (default = `False`)
+        Whether a worker may have it in hand while it computes something else, which spares the
+        worker a wait, but is a gamble if the other thing takes long.
+    line_numbers : `Sequence[int]`, optional (default = `None`)
+        What the inputs are called in messages; by default they are counted from 1.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        values: List[bytes],
+        merge: bool = False,
+        ahead: bool = False,
+        line_numbers: Optional[Sequence[int]] = None,
+    ) -> None:
+        self.kind = kind
+        self.values = values
+        self.merge = merge
+        self.ahead = ahead
+        self.line_numbers = line_numbers or range(1, len(values) + 1)
+        self.since = time.monotonic()
+        self.future: "Future[List[Any]]" = Future()
+        """The outputs in order, with an exception in the place of each that failed."""
+
+
+class JobQueue:
+    """
+    Jobs are taken in the order in which they came, so that nobody has to wait for those who came
+    later. A worker gets jobs that can be merged when it is idle, so that many can come together
+    while it is not.
+
+    # Parameters
+
+    max_batch_size : `int`
+        The number of jobs up to which jobs of one input are merged.
+    max_latency : `float`
+        The seconds that a worker stays idle to see whether a batch becomes full.
+    """
+
+    def __init__(self, max_batch_size: int, max_latency: float) -> None:
+        self.patience: Optional[float] = None
+        """The seconds for which `take` had rather waited for a fuller batch, if there are any."""
+        self._max_batch_size = max_batch_size
+        self._max_latency = max_latency
+        self._to_merge: Deque[Job] = deque()
+        self._others: Deque[Job] = deque()
+
+    def __len__(self) -> int:
+        return len(self._to_merge) + len(self._others)
+
+    def add(self, job: Job) -> None:
+        (self._to_merge if job.merge else self._others).append(job)
+
+    def take(self, has_idle: bool, in_hurry: bool = False) -> List[Job]:
+        """
+        # Parameters
+
+        has_idle : `bool`
+            Whether there is an idle worker.
+        in_hurry : `bool`, optional (default = `False`)
+            Whether there is no point in waiting for more jobs.
+
+        # Returns
+
+        `List[Job]`
+            The jobs for the next batch; none if they have to wait.
+        """
+        self.patience = None
+        single, other = _first(self._to_merge), _first(self._others)
+        if single is not None:
+            wait = single.since + self._max_latency - time.monotonic()
+            if in_hurry or len(self._to_merge) >= self._max_batch_size:
+                wait = 0.0
+            if wait <= 0 and (other is None or single.since <= other.since):
+                return self._take_group() if has_idle else []
+            if wait > 0 and has_idle:
+                self.patience = wait
+        if other is not None and (has_idle or other.ahead):
+            return [self._others.popleft()]
+        return []
+
+    def _take_group(self) -> List[Job]:
+        size = min(self._max_batch_size, len(self._to_merge))
+        return [self._to_merge.popleft() for _ in range(size)]
+
+    def take_all(self) -> List[Job]:
+        jobs = [*self._to_merge, *self._others]
+        self._to_merge.clear()
+        self._others.clear()
+        return jobs
+
+
+def _first(jobs: Deque[Job]) -> Optional[Job]:
+    """The first job that has not been cancelled."""
+    while jobs and jobs[0].future.cancelled():
+        jobs.popleft()
+    return jobs[0] if jobs else None

@@ -1,0 +1,113 @@
+"""`allennlp parallel-compare A.json B.json`: two profiles by stage, with ratios."""
+
+import argparse
+import json
+import sys
+from typing import Any, List, Sequence
+
+from allennlp.commands.subcommand import Subcommand
+from overrides import overrides
+
+from allennlp_parallel_predict.errors import SettingsError, printed_for_people
+from allennlp_parallel_predict.profiling.report import VERSION, Report
+from allennlp_parallel_predict.profiling.stages import PARENT_STAGES, WORKER_STAGES
+from allennlp_parallel_predict.profiling.text import megabytes, table
+
+
+@Subcommand.register("parallel-compare")
+class ParallelCompare(Subcommand):
+    """Prints two files of `--profile` side by side."""
+
+    @overrides
+    def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
+        subparser = parser.add_parser(
+            self.name,
+            description="Compare two profiles of parallel-predict by stage.",
+            help="Compare two profiles of parallel-predict.",
+        )
+        subparser.add_argument("a", metavar="A.json", help="what --profile A.json wrote")
+        subparser.add_argument("b", metavar="B.json", help="what --profile B.json wrote")
+        subparser.set_defaults(func=_compare)
+        return subparser
+
+
+def _compare(args: argparse.Namespace) -> None:
+    with printed_for_people("allennlp parallel-compare"):
+        a, b = read_report(args.a), read_report(args.b)
+        print(compare(a, b, args.a, args.b))
+        if a["lines"] != b["lines"]:
+            print("\nThe runs had different input; compare the seconds a line.", file=sys.stderr)
+
+
+def read_report(path: str) -> Report:
+    """
+    # Raises
+
+    `SettingsError`
+        If the file is no report.
+    """
+    try:
+        with open(path) as file:
+            report = json.load(file)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"cannot read the profile {path}: {error}") from error
+    if not isinstance(report, dict) or report.get("version") != VERSION:
+        raise SettingsError(f"{path} is not what --profile FILE.json writes")
+    return report
+
+
+def compare(a: Report, b: Report, name_a: str = "A", name_b: str = "B") -> str:
+    """Both reports as a table; a ratio of 2 means that B has twice as much."""
+    parts = [f"A: {name_a}: {_what(a)}\nB: {name_b}: {_what(b)}", table(_overall(a, b))]
+    for title, where, order in (
+        ("workers, seconds", lambda report: report["stages"], WORKER_STAGES),
+        ("parent, seconds", lambda report: report["parent"]["stages"], PARENT_STAGES),
+    ):
+        rows = [[title, "A", "B", "B/A"]]
+        for stage in order:
+            pair = [where(report).get(stage, 0.0) for report in (a, b)]
+            if any(pair):
+                rows.append([f"  {stage}", *(f"{value:.2f}" for value in pair), _ratio(*pair)])
+        rows.append(_row("  all", [sum(where(report).values()) for report in (a, b)], "{:.2f}"))
+        parts.append(table(rows))
+    return "\n\n".join(parts)
+
+
+def _what(report: Report) -> str:
+    batching = report["batching"]
+    return (
+        f"{report['lines']:,} lines, {report['executor']}, batches of "
+        f"{batching.get('batch_size', '?')} ({batching['type']})"
+    )
+
+
+def _overall(a: Report, b: Report) -> List[Sequence[str]]:
+    def row(title: str, get: Any, form: str = "{:.2f}") -> Sequence[str]:
+        return _row(title, [get(a), get(b)], form)
+
+    memory = [report["memory"]["pss_bytes"] for report in (a, b)]
+    return [
+        ["the whole run", "A", "B", "B/A"],
+        row("  lines/s while predicting", lambda r: r["lines_per_second"], "{:,.1f}"),
+        row("  seconds in all", lambda r: r["seconds"]["wall"]),
+        row("  seconds to get ready", lambda r: r["seconds"]["start_up"]),
+        row("  seconds to predict", lambda r: r["seconds"]["predicting"]),
+        row("  CPU seconds", lambda r: r["cpu_seconds"]),
+        row("  worker ms a line", _milliseconds_a_line, "{:.3f}"),
+        row("  utilisation", lambda r: r["utilisation"], "{:.0%}"),
+        row("  padding", lambda r: r["padding"]["share"], "{:.1%}"),
+        ["  memory (PSS)", *map(megabytes, memory), _ratio(*memory)],
+    ]
+
+
+def _milliseconds_a_line(report: Report) -> float:
+    at_work = report["utilisation"] * len(report["workers"]) * report["seconds"]["predicting"]
+    return 1000 * at_work / max(1, report["lines"])
+
+
+def _row(title: str, pair: Sequence[float], form: str) -> List[str]:
+    return [title, *(form.format(value) for value in pair), _ratio(*pair)]
+
+
+def _ratio(a: float, b: float) -> str:
+    return f"{b / a:.2f}" if a else ""

@@ -1,0 +1,110 @@
+"""The flags of a profile, and what becomes of it at the end of a run."""
+
+import argparse
+import json
+import os
+import sys
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Iterator, Optional
+
+from allennlp_parallel_predict.errors import SettingsError
+from allennlp_parallel_predict.profiling.report import build_report
+from allennlp_parallel_predict.profiling.run import RunProfile
+from allennlp_parallel_predict.profiling.text import render
+from allennlp_parallel_predict.profiling.trace import chrome_trace
+from allennlp_parallel_predict.settings import Settings
+
+_NO_FILE = ""
+
+
+def add_profile_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--profile",
+        type=_json_file,
+        nargs="?",
+        const=_NO_FILE,
+        metavar="FILE.json",
+        help="print where the time went, at the end; and write it to a file",
+    )
+    parser.add_argument(
+        "--profile-trace",
+        type=_json_file,
+        metavar="FILE.json",
+        help="write a timeline for ui.perfetto.dev or chrome://tracing",
+    )
+    parser.add_argument(
+        "--profile-plot",
+        type=str,
+        metavar="FILE",
+        help="draw a timeline, as .png, .svg or .html",
+    )
+
+
+def _json_file(text: str) -> str:
+    # Else `--profile model.tar.gz input.jsonl` would take the archive for its file.
+    if not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no FILE.json (give --profile behind the other arguments if it is to "
+            "have no file)"
+        )
+    return text
+
+
+def stage(profile: Optional[RunProfile], name: str) -> "AbstractContextManager[Any]":
+    """Around a part of a run that may or may not be profiled."""
+    return nullcontext() if profile is None else profile.stage(name)
+
+
+@contextmanager
+def profiled(args: argparse.Namespace, settings: Settings) -> Iterator[Optional[RunProfile]]:
+    """
+    Profiles a run if the flags ask for it, and reports at its end, also if it is interrupted.
+
+    # Raises
+
+    `SettingsError`
+        If what is asked for cannot be written, which is better known before the run.
+    """
+    with_timeline = bool(args.profile_trace or args.profile_plot)
+    if args.profile is None and not with_timeline:
+        yield None
+        return
+    for path in (args.profile, args.profile_trace, args.profile_plot):
+        _check_folder(path)
+    if args.profile_plot:
+        from allennlp_parallel_predict.profiling.plot import check_plot
+
+        check_plot(args.profile_plot)
+    profile = RunProfile(with_timeline, from_process_start=True)
+    profile.watch_executor(settings.executor)
+    try:
+        yield profile
+    finally:
+        profile.finish()
+        if profile.predicting_since is not None:
+            _write(args, settings, profile)
+
+
+def _check_folder(path: Optional[str]) -> None:
+    folder = os.path.dirname(path or "")
+    if folder and not os.path.isdir(folder):
+        raise SettingsError(f"cannot write {path}: there is no folder {folder}")
+
+
+def _write(args: argparse.Namespace, settings: Settings, profile: RunProfile) -> None:
+    report = build_report(profile, settings.executor, settings.batching)
+    print(f"\n{render(report)}", file=sys.stderr)
+    if args.profile:
+        _dump(report, args.profile, indent=2)
+    if args.profile_trace:
+        _dump(chrome_trace(profile), args.profile_trace)
+    if args.profile_plot:
+        from allennlp_parallel_predict.profiling.plot import plot
+
+        plot(profile, report, args.profile_plot)
+
+
+def _dump(value: Any, path: str, indent: Optional[int] = None) -> None:
+    with open(path, "w") as file:
+        json.dump(value, file, indent=indent)
+        file.write("\n")

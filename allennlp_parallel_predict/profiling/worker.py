@@ -1,0 +1,117 @@
+"""What a worker notes of each batch."""
+
+import os
+import socket
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+
+import torch
+from allennlp.predictors import Predictor
+
+from allennlp_parallel_predict.profiling.hooks import Lengths, Patches, watch_predictor
+from allennlp_parallel_predict.profiling.stages import (
+    OTHER,
+    RECEIVING,
+    SENDING,
+    STARTING,
+    WAITING,
+)
+from allennlp_parallel_predict.profiling.stopwatch import Slice, Stopwatch
+
+SUMS = "sums"
+"""The level of detail that a report needs."""
+SLICES = "slices"
+"""The level of detail that a timeline needs."""
+
+
+class BatchProfile(NamedTuple):
+    """What a worker did from the end of the batch before to the end of this one."""
+
+    pid: int
+    since: float
+    """The end of the batch before, or the start of the worker."""
+    started: float
+    ended: float
+    stages: Dict[str, float]
+    lengths: List[int]
+    """Of the instances, in tokens."""
+    tokens: int
+    padded: int
+    """The tokens with the padding."""
+    threads: int
+    cpu_seconds: float
+    """Of the process, as long as it has been the worker's."""
+    slices: List[Slice]
+
+
+class WorkerProfiler:
+    """
+    # Parameters
+
+    predictor : `Predictor`
+        What is measured. It has hooks until `close`.
+    detail : `str`
+        `SUMS` or `SLICES`.
+    """
+
+    def __init__(self, predictor: Predictor, detail: str) -> None:
+        self._since = time.monotonic()
+        self._cpu_before = time.process_time()
+        self._watch = Stopwatch(WAITING, self._since, detail == SLICES)
+        self._lengths = Lengths()
+        self._patches = Patches()
+        watch_predictor(predictor, self._watch, self._lengths, self._patches)
+
+    def started_at(self, launched: float) -> None:
+        """This process was made for the worker: what it did up to now was starting."""
+        self._since, self._cpu_before = launched, 0.0
+        self._watch.restart(launched, STARTING)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Around the work on a batch."""
+        self._watch.take_over()
+        self._lengths.clear()
+        with self._watch.stage(OTHER):
+            self._started = self._watch.now
+            yield
+
+    def record(self) -> BatchProfile:
+        """What there is to say of the batch that has just ended."""
+        stages, slices, ended = self._watch.take()
+        since, self._since = self._since, ended
+        lengths = self._lengths
+        return BatchProfile(
+            os.getpid(),
+            since,
+            self._started,
+            ended,
+            stages,
+            lengths.instances,
+            lengths.tokens,
+            lengths.padded,
+            torch.get_num_threads(),
+            time.process_time() - self._cpu_before,
+            slices,
+        )
+
+    def watch_connection(
+        self, receive: Callable[..., Any], load: Callable[..., Any], send: Callable[..., Any]
+    ) -> Tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+        """The functions by which a worker process talks to its parent, with their stages."""
+        receive_now = self._watch.timed(RECEIVING, receive)
+
+        def wait_and_receive(sock: socket.socket) -> Any:
+            sock.recv(1, socket.MSG_PEEK)  # outside of all stages, which is waiting
+            return receive_now(sock)
+
+        return (
+            wait_and_receive,
+            self._watch.timed(RECEIVING, load),
+            self._watch.timed(SENDING, send),
+        )
+
+    def close(self) -> None:
+        """Takes the hooks off the predictor."""
+        self._patches.undo()

@@ -1,0 +1,287 @@
+"""
+Runs one command and measures it from the outside: time, throughput, CPU, memory, output.
+
+Throughput comes from the events that the benchmark's predictors write (see `predictors.py`), so it
+means the same for every contestant. CPU time and memory are those of all processes together, also
+of those that the command leaves behind.
+"""
+
+import ctypes
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import psutil
+
+from benchmarks.workloads import CACHE, ROOT
+
+MB = 1 << 20
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_POLL = 0.02
+_MEMORY_INTERVAL = 1.0
+"""Seconds. Adding up a process's pages takes the kernel some milliseconds, during which it waits."""
+_PATIENCE, _LIFE = 15.0, 0.1
+"""A command hangs if in so many seconds all of its processes together use less CPU time than that.
+(A pool's own threads wake up now and then, to look for work.)"""
+
+# AllenNLP, and what it is built on, have a lot to say that is beside the point here.
+QUIET = {
+    "ALLENNLP_LOG_LEVEL": "ERROR",
+    "PYTHONWARNINGS": "ignore",
+    "NLTK_DATA": str(CACHE / "nltk_data"),
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class Measured(NamedTuple):
+    """What one run of a command took and gave."""
+
+    outcome: str
+    """`"ok"`, `"fails"`, `"hangs"` (nothing moves any more) or `"takes too long"`."""
+    note: str
+    """Why it did not end well."""
+    seconds: float
+    """From the start of the command to its end."""
+    first: Optional[float] = None
+    """From the start of the command to the end of its first batch."""
+    steady: Optional[float] = None
+    """Lines per second, counted for each worker from the end of its first batch to the end."""
+    undisturbed: Optional[float] = None
+    """The same, but to the end of the worker's own last batch: as if the work were dealt out
+    perfectly."""
+    cpu_seconds: float = 0.0
+    parent_cpu_seconds: Optional[float] = None
+    """Of the process that was started, between the first event and the last."""
+    pss: float = 0.0
+    """The peak of the proportional set sizes of all processes together, in MB."""
+    steady_pss: float = 0.0
+    """The median of the same between the first event and the last."""
+    private: Sequence[float] = ()
+    """The memory that each process has for itself, in MB."""
+    output: bytes = b""
+
+
+def run(
+    command: Sequence[str],
+    output: Optional[Path] = None,
+    limit: float = 600.0,
+    environment: Optional[Dict[str, str]] = None,
+    memory_interval: float = _MEMORY_INTERVAL,
+) -> Measured:
+    """
+    Runs a command in the root of the repository, and ends it after `limit` seconds.
+    """
+    _adopt_orphans()
+    (CACHE / "nltk_data" / "tokenizers" / "punkt").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        events, errors = Path(folder) / "events", Path(folder) / "stderr"
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
+        env = {**inherited, **QUIET, "PYTHONPATH": str(ROOT), "BENCHMARK_EVENTS": str(events)}
+        before = _cpu_of_children()
+        with open(errors, "wb") as stderr:
+            start = time.monotonic()
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**env, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+            watch = _Watch(process, memory_interval)
+            outcome = watch.until(start + limit)
+            seconds = time.monotonic() - start
+        note = "" if outcome == "ok" else _where_it_is(errors)
+        _end_all()
+        if outcome == "ok" and process.returncode:
+            outcome = "fails"
+            note = _last_line(errors) or f"exit status {process.returncode}"
+        times = _Events(events, start)
+        return Measured(
+            outcome,
+            note,
+            seconds,
+            times.first(),
+            times.steady(),
+            times.undisturbed(),
+            _cpu_of_children() - before,
+            watch.parent_cpu(times.start, times.end),
+            watch.peak(),
+            *watch.between(times.start, times.end),
+            output.read_bytes() if output is not None and output.exists() else b"",
+        )
+
+
+class _Watch:
+    """Watches a process and its descendants."""
+
+    def __init__(self, process: subprocess.Popen, memory_interval: float) -> None:
+        self.memory: List[Tuple[float, int, List[int]]] = []
+        """A moment, the proportional set size, and the memory that each process has for itself."""
+        self._process = process
+        self._memory_interval = memory_interval
+        self._parent: List[Tuple[float, float]] = []
+
+    def until(self, deadline: float) -> str:
+        """Waits for the end of the process; returns whether it came, or what came instead."""
+        next_look = 0.0
+        cpu, last_move = -1.0, time.monotonic()
+        while self._process.poll() is None:
+            now = time.monotonic()
+            if now > deadline:
+                return "takes too long"
+            self._look_at_parent(now)
+            if now >= next_look:
+                total, private, cpu_now = _look_at_all()
+                self.memory.append((now, total, private))
+                next_look = now + self._memory_interval
+                if cpu_now > cpu + _LIFE:
+                    cpu, last_move = cpu_now, now
+                elif now > last_move + _PATIENCE:
+                    return "hangs"
+            time.sleep(_POLL)
+        return "ok"
+
+    def _look_at_parent(self, now: float) -> None:
+        try:
+            # Nanoseconds on a CPU, of the main thread.
+            text = Path(f"/proc/{self._process.pid}/schedstat").read_text()
+        except OSError:
+            return
+        if text:
+            self._parent.append((now, int(text.split()[0]) / 1e9))
+
+    def parent_cpu(self, start: float, end: float) -> Optional[float]:
+        """The CPU seconds of the process that was started, between two moments."""
+        values = [cpu for now, cpu in self._parent if start <= now <= end]
+        return values[-1] - values[0] if values else None
+
+    def peak(self) -> float:
+        return max((pss for _, pss, _ in self.memory), default=0) / MB
+
+    def between(self, start: float, end: float) -> Tuple[float, List[float]]:
+        """The median proportional set size, and the median private memory of each process."""
+        samples = [sample for sample in self.memory if start <= sample[0] <= end]
+        if not samples:
+            return 0.0, []
+        number = max(len(private) for _, _, private in samples)
+        rows = [private for _, _, private in samples if len(private) == number]
+        return median(pss for _, pss, _ in samples) / MB, [median(c) / MB for c in zip(*rows)]
+
+
+class _Events:
+    """When which process had predicted how much."""
+
+    def __init__(self, path: Path, command_start: float) -> None:
+        self._command_start = command_start
+        self._by_process: Dict[str, List[Tuple[float, int]]] = {}
+        for line in path.read_text().splitlines() if path.exists() else []:
+            pid, moment, lines = line.split()
+            self._by_process.setdefault(pid, []).append((float(moment), int(lines)))
+
+        moments = [moment for events in self._by_process.values() for moment, _ in events]
+        self.start, self.end = min(moments, default=0.0), max(moments, default=0.0)
+
+    def first(self) -> Optional[float]:
+        return self.start - self._command_start if self._by_process else None
+
+    def steady(self) -> Optional[float]:
+        return self._rate([self.end] * len(self._by_process))
+
+    def undisturbed(self) -> Optional[float]:
+        return self._rate([events[-1][0] for events in self._by_process.values()])
+
+    def _rate(self, ends: List[float]) -> Optional[float]:
+        total = 0.0
+        for events, end in zip(self._by_process.values(), ends):
+            if len(events) > 1:
+                total += sum(lines for _, lines in events[1:]) / (end - events[0][0])
+        return total or None
+
+
+def _look_at_all() -> Tuple[int, List[int], float]:
+    """
+    The proportional set size of all descendants of this process, what each has for itself, and the
+    CPU seconds of all.
+    """
+    total, private, cpu = 0, [], 0.0
+    for child in psutil.Process().children(recursive=True):
+        try:
+            memory, times = child.memory_full_info(), child.cpu_times()
+        except psutil.Error:
+            continue
+        total += memory.pss
+        private.append(memory.uss)
+        cpu += times.user + times.system
+    return total, private, cpu
+
+
+def _adopt_orphans() -> None:
+    """Processes whose parent dies become our children, so that they are counted and ended."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_all() -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            try:
+                child.kill()
+            except psutil.Error:
+                pass
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(_POLL)
+    sys.exit("some processes of a contestant cannot be ended")
+
+
+def _cpu_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _where_it_is(errors: Path) -> str:
+    """Asks all processes for their tracebacks and returns the innermost calls."""
+    before = errors.stat().st_size
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if _catches(child.pid, signal.SIGUSR1):
+                child.send_signal(signal.SIGUSR1)
+                time.sleep(0.3)  # one after the other, or their lines get mixed
+        except psutil.Error:
+            pass
+    text = errors.read_bytes()[before:].decode(errors="replace")
+    places = re.findall(r'most recent call first\):\n +File "([^"]+)", line (\d+) in (\w+)', text)
+    # Not the standard library's own threads, for which waiting is normal.
+    places = [place for place in places if "site-packages" in place[0]]
+    names = {f"{'/'.join(Path(path).parts[-4:])}, {name}" for path, _, name in places}
+    return "in " + "; ".join(sorted(names)) if names else ""
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for a signal, which would end it otherwise."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = re.search(r"SigCgt:\s*([0-9a-f]+)", status)
+    return caught is not None and bool(int(caught.group(1), 16) >> (number - 1) & 1)
+
+
+def _last_line(errors: Path) -> str:
+    lines = errors.read_text(errors="replace").strip().splitlines()
+    return lines[-1][:200] if lines else ""
