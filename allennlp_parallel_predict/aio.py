@@ -13,6 +13,7 @@ from typing import (
     Iterable,
     List,
     Optional,
+    Set,
     Type,
     TypeVar,
     Union,
@@ -246,7 +247,7 @@ class _Stream:
         self._room = asyncio.Semaphore(window)
         # In the order in which they are to be given; `None` comes after the last was submitted.
         self._futures: "asyncio.Queue[Optional[asyncio.Future[List[Any]]]]" = asyncio.Queue()
-        self._outstanding: "set[asyncio.Future[List[Any]]]" = set()
+        self._outstanding: "Set[asyncio.Future[List[Any]]]" = set()
         self._feeder = asyncio.ensure_future(self._feed())
 
     async def _feed(self) -> None:

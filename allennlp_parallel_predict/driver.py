@@ -19,9 +19,9 @@ import sys
 import threading
 import time
 import weakref
-from collections import Counter, deque
+from collections import deque
 from concurrent.futures import Future
-from typing import Any, Callable, Deque, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Counter, Deque, Dict, List, NamedTuple, Optional
 
 from allennlp.predictors import Predictor
 
@@ -100,7 +100,7 @@ class Driver:
         self._finished_since_start = 0
         self._restarts_before = 0
         self._inputs = self._failures = 0
-        self._batch_sizes: "Counter[int]" = Counter()
+        self._batch_sizes: Counter[int] = Counter()
         self._latencies: Deque[float] = deque(maxlen=_RECENT)
         # Without the lock, as the garbage collector may call `kill` at any moment:
         self._is_closing = self._is_killed = self._is_woken = False

@@ -207,8 +207,8 @@ def _settings(
     executor = values["executor"]
     type_name = executor.get("type", Executor.default_implementation)
     if type_name in Executor.list_available():
-        parameters = inspect.signature(Executor.by_name(type_name).__init__).parameters
-        executor.update(_take(kwargs, [name for name in parameters if name != "self"]))
+        parameters = inspect.signature(Executor.by_name(type_name)).parameters
+        executor.update(_take(kwargs, list(parameters)))
     if num_workers is not None:
         executor["num_workers"] = num_workers
     if cuda_device != -1:

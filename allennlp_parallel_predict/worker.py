@@ -244,7 +244,9 @@ class _Attempt:
             for _, result in zip(inputs, results):
                 yield pickle.dumps(result, pickle.HIGHEST_PROTOCOL), None
             return
-        describe = str if self._batch.kind == INSTANCES else json.dumps
+        describe: Callable[[Any], str] = json.dumps
+        if self._batch.kind == INSTANCES:
+            describe = str
         for model_input, output in zip(inputs, map(predictor.dump_line, results)):
             # Described even if nobody sees it: `predict` fails on what JSON cannot express.
             yield output, describe(model_input)

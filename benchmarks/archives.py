@@ -134,7 +134,7 @@ def _train(
 
 
 def write_tagger(archive: Path, words: List[str], size: int, dim: int) -> None:
-    """A `simple_tagger` with seeded weights: what it says means nothing, but it says it at length."""
+    """A `simple_tagger` with seeded weights: what it says means nothing."""
     torch.manual_seed(400_000)
     # Two tokens are AllenNLP's own: padding and unknown.
     made_up = _made_up_words(set(words))

@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import report  # noqa: E402
 from benchmarks.contestants import common  # noqa: E402
 from benchmarks.measure import QUIET  # noqa: E402
 from benchmarks.workloads import CACHE, ROOT  # noqa: E402
@@ -176,6 +177,7 @@ def main() -> None:
     for _ in range(args.rounds):
         for name in names:
             speeds[name] += _run(name, args.lines)
+    print(report.heading(__doc__))
     print("| | lines/s | smallest | largest | n |\n|---|--:|--:|--:|--:|")
     for name, values in speeds.items():
         if values:

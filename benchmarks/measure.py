@@ -27,7 +27,7 @@ MB = 1 << 20
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _POLL = 0.02
 _MEMORY_INTERVAL = 1.0
-"""Seconds. Adding up a process's pages takes the kernel some milliseconds, during which it waits."""
+"""Seconds. Adding up the pages of a process stops it for some milliseconds."""
 _PATIENCE, _LIFE = 15.0, 0.1
 """A command hangs if in so many seconds all of its processes together use less CPU time than that.
 (A pool's own threads wake up now and then, to look for work.)"""

@@ -12,7 +12,7 @@ from typing import Any, Dict, List
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import measure, workloads  # noqa: E402
+from benchmarks import measure, report, workloads  # noqa: E402
 from benchmarks.contestants import Contestant  # noqa: E402
 from benchmarks.workloads import CACHE, Workload  # noqa: E402
 
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     args = parser.parse_args()
     large, small = workloads.prepare(["tagger", "g2p"])
+    print(report.heading(__doc__))
     print("| | workers | peak MB | MB while predicting | each further worker | time to first |")
     print("|---|--:|--:|--:|--:|--:|")
     predict = measure_one(large, args.lines, 1)

@@ -26,8 +26,8 @@ which all contestants take turns (`n`), with the smallest and the largest in bra
 
 * *first*: seconds from the start of the command to the end of its first batch;
 * *whole*: seconds from the start of the command to its end;
-* *lines/s*: steady throughput, of each worker from the end of its first batch to the end of the run,
-  so without start-up; *x* is the ratio to `allennlp predict` with batch size 32 in the same round;
+* *lines/s*: steady throughput, of each worker from the end of its first batch to the end of the
+  run, so without start-up; *x*: times `allennlp predict` with batch size 32 in the same round;
 * *CPU*: of all processes in the whole run, milliseconds a line;
 * *memory*: the peak of the proportional set sizes of all processes (shared pages count once);
 * *bytes*: whether the output is that of `allennlp predict` with one thread and the same batch size.
@@ -86,6 +86,12 @@ def write(rows: Sequence[Row], folder: Path) -> None:
     sections += [_parent(results)]
     (folder / "README.md").write_text("\n".join(sections))
     (folder / "results.json").write_text(json.dumps(list(rows), indent=1) + "\n")
+
+
+def heading(documentation: Optional[str]) -> str:
+    """How the page of a smaller benchmark begins, from the documentation of its script."""
+    title, *text = (documentation or "").strip().split("\n\n")
+    return "\n\n".join([f"# {title}", *text, machine()]) + "\n"
 
 
 def machine() -> str:
@@ -212,8 +218,8 @@ def _parent(results: Results) -> str:
     """What the parent costs, and so how many workers it could feed."""
     lines = ["## What the parent process does", ""]
     lines += [
-        "CPU seconds of the parent per 1,000 lines after the first prediction, and how many workers",
-        "like these (with as many lines a second each) one parent could feed with a CPU of its own.",
+        "CPU seconds of the parent per 1,000 lines after the first prediction, and how many",
+        "workers of the same speed one parent could feed from a CPU of its own.",
         "",
         "| | CPU s per 1,000 lines | workers it can feed |",
         "|---|--:|--:|",

@@ -4,9 +4,9 @@ Measures ways to predict a file and writes what comes out to `docs/benchmarks/`.
     python benchmarks/run.py            everything, in 20 minutes on two cores
     python benchmarks/run.py --quick    less of it, in 3 minutes
 
-The contestants take turns, round after round until the time is up, so that whatever else the machine
-does is spread over all of them. Each result is kept as soon as it is there: a run that was broken
-off, or whose time was up, goes on where it was; `--fresh` begins anew.
+The contestants take turns, round after round until the time is up, so that whatever else the
+machine does is spread over all of them. Each result is kept as soon as it is there: a run that was
+broken off, or whose time was up, goes on where it was; `--fresh` begins anew.
 """
 
 import argparse

@@ -16,6 +16,7 @@ from typing import Any, Dict, List
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import report  # noqa: E402
 from benchmarks.measure import QUIET  # noqa: E402
 from benchmarks.workloads import CACHE, ROOT  # noqa: E402
 
@@ -71,6 +72,7 @@ def main() -> None:
         print(json.dumps(simulate(args.one, args.seconds)))
         return
     rows: List[Dict[str, Any]] = []
+    print(report.heading(__doc__))
     print(
         "| workers | lines/s | of n x 1 worker | promised | parent CPU s per 1,000 lines |", end=""
     )

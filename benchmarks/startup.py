@@ -13,7 +13,7 @@ from typing import Callable, List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import measure, workloads  # noqa: E402
+from benchmarks import measure, report, workloads  # noqa: E402
 from benchmarks.contestants import Contestant  # noqa: E402
 from benchmarks.workloads import CACHE, Workload  # noqa: E402
 
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--workloads", nargs="+", default=["g2p", "tagger"])
     args = parser.parse_args()
+    print(report.heading(__doc__))
     print("| | | predict | parallel-predict | difference, median [smallest, largest] |")
     print("|---|---|--:|--:|--:|")
     for workload in workloads.prepare(args.workloads):

@@ -219,7 +219,7 @@ class RayCrew:
 def free_member(members: Sequence[RayMember]) -> Optional[RayMember]:
     """The one with the least to do of those that can take a batch."""
     free = [member for member in members if member.is_free()]
-    return min(free, key=lambda member: len(member.tasks), default=None)
+    return min(free, key=lambda member: len(member.tasks)) if free else None
 
 
 def in_our_time(result: BatchResult, member: RayMember) -> BatchResult:

@@ -26,6 +26,8 @@ class Job(NamedTuple):
     output_file: str
     batch_size: int
     workers: int
+    threads: int
+    """Of torch in each process, where a contestant leaves the choice to an experiment."""
 
     def batches(self) -> Iterator[Batch]:
         """The lines of the input, some at a time."""
@@ -53,6 +55,7 @@ def job() -> Job:
         parser.add_argument(name)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0)
     # So that the benchmark can ask a process that hangs where it hangs.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     return Job(**vars(parser.parse_args()))

@@ -13,7 +13,7 @@ from benchmarks.contestants.common import job, predict
 
 def main() -> None:
     this = job()
-    predictor = this.load()
+    predictor = this.load(this.threads or None)
     chunks = list(this.batches())
     predict(predictor, chunks[0][:2])
     with multiprocessing.Pool(this.workers) as pool:

@@ -13,6 +13,7 @@ from benchmarks.contestants.common import job
 def main() -> None:
     this = job()
     lines = open(this.input_file).readlines()
+    env = {**os.environ, "OMP_NUM_THREADS": str(this.threads or 1)}
     size = -(-len(lines) // this.workers)
     with tempfile.TemporaryDirectory() as name:
         commands, outputs = [], []
@@ -24,7 +25,7 @@ def main() -> None:
             command += ["--output-file", str(outputs[-1]), "--silent"]
             command += ["--batch-size", str(this.batch_size), "--predictor", this.predictor]
             command += ["--include-package", "benchmarks.predictors"]
-            commands.append(subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}))
+            commands.append(subprocess.Popen(command, env=env))
         if any([command.wait() for command in commands]):
             sys.exit(1)
         with open(this.output_file, "wb") as file:

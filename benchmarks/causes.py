@@ -1,0 +1,222 @@
+"""
+Why decoding gets slower in several processes, cause by cause: the experiments behind
+`docs/why-is-decoding-slower.md`.
+
+    python benchmarks/causes.py                      all, in about 5 minutes on two cores
+    python benchmarks/causes.py --only padding ...
+"""
+
+import argparse
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import measure, report, workloads  # noqa: E402
+from benchmarks.contestants import Contestant, common  # noqa: E402
+from benchmarks.workloads import CACHE, ROOT, Workload  # noqa: E402
+
+WORKERS = 2
+BATCH_SIZE = 32
+LIMIT = 120.0
+
+
+def shipping() -> None:
+    """A pool whose tasks carry the predictor"""
+    _table("| model | predictor, MB | pickle, unpickle, ms | predicting 32 lines, ms |")
+    for workload in workloads.prepare(["g2p", "minilm", "tagger"]):
+        _row(workload.name, *_in_a_process("shipping", workload))
+
+
+def _shipping(workload: Workload) -> List[str]:
+    predictor, lines = _load(workload, BATCH_SIZE)
+    pickled = pickle.dumps(predictor, protocol=pickle.HIGHEST_PROTOCOL)
+    there = _time(lambda: pickle.dumps(predictor, protocol=pickle.HIGHEST_PROTOCOL))
+    back = _time(lambda: pickle.loads(pickled))
+    predicting = _time(lambda: common.predict(predictor, lines))
+    megabytes = f"{len(pickled) / measure.MB:,.1f}"
+    return [megabytes, f"{1e3 * there:,.0f} + {1e3 * back:,.0f}", f"{1e3 * predicting:,.0f}"]
+
+
+def threads() -> None:
+    """Two processes on two cores, with one and with two threads each"""
+    _table("| model | threads each | lines/s | CPU ms/line |")
+    for workload, lines in _sized({"g2p-large": 512, "minilm": 256}):
+        for number in (1, 2):
+            measured = _contestant("shards", workload, workload.head(lines), threads=number)
+            _row(workload.name, number, *_speed(measured, lines))
+
+
+def fork() -> None:
+    """A pool forked from a process that has used torch, with several threads and with one"""
+    _table("| model | threads of the parent | outcome | s |")
+    for workload, lines in _sized({"g2p": 704, "minilm": 128}):
+        for number in (2, 1):
+            measured = _contestant("naive_pool", workload, workload.head(lines), threads=number)
+            outcome = f"{measured.outcome} {measured.note}"
+            _row(workload.name, number, outcome, f"{measured.seconds:.1f}")
+
+
+def padding() -> None:
+    """Batches of one, of 32 as they come, and of 32 of like length, on one thread"""
+    (workload,) = workloads.prepare(["minilm"])
+    _table("| batches | word pieces that are padding | CPU ms/line |")
+    for row in _in_a_process("padding", workload):
+        _row(*row)
+
+
+def _padding(workload: Workload) -> List[List[str]]:
+    predictor, lines = _load(workload, 256)
+    reader = predictor._dataset_reader
+    texts = [json.loads(line)["sentence"] for line in lines]
+    lengths = {line: len(reader._tokenizer.tokenize(text)) for line, text in zip(lines, texts)}
+    rows = []
+    for title, size, ordered in (
+        ("of one", 1, lines),
+        ("of 32, as they come", BATCH_SIZE, lines),
+        ("of 32, sorted by length", BATCH_SIZE, sorted(lines, key=len)),
+    ):
+        batches = [ordered[i : i + size] for i in range(0, len(ordered), size)]
+        padded = sum(max(lengths[line] for line in batch) * len(batch) for batch in batches)
+        start = time.process_time()
+        for batch in batches:
+            common.predict(predictor, batch)
+        cpu = 1e3 * (time.process_time() - start) / len(lines)
+        rows.append([title, f"{1 - sum(lengths.values()) / padded:.0%}", f"{cpu:.1f}"])
+    return rows
+
+
+def stragglers() -> None:
+    """Input whose long sentences lie together: halves dealt out in advance, and batch by batch"""
+    ((workload, lines),) = _sized({"minilm": 256})
+    inputs = CACHE / "sorted.jsonl"
+    with open(workload.head(lines)) as file:
+        inputs.write_text("".join(sorted(file, key=len)))
+    _table("| | s | lines/s |")
+    for title, name in (("a half for each process", "shards"), ("parallel-predict", None)):
+        measured = _contestant(name, workload, inputs)
+        _row(title, f"{measured.seconds:.1f}", _speed(measured, lines)[0])
+
+
+def transfer() -> None:
+    """Bringing results back as the model's dictionaries, and as the text that is written"""
+    _table("| model | bytes/line | dictionaries, us/line | text, us/line |")
+    for workload in workloads.prepare(["g2p", "tagger"]):
+        _row(workload.name, *_in_a_process("transfer", workload))
+
+
+def _transfer(workload: Workload) -> List[str]:
+    predictor, lines = _load(workload, 256)
+    outputs = predictor.predict_batch_json([predictor.load_line(line) for line in lines])
+    texts = [predictor.dump_line(output) for output in outputs]
+
+    def through_a_pipe(value: Any) -> Callable[[], Any]:
+        return lambda: pickle.loads(pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
+
+    costs = [1e6 * _time(through_a_pipe(value)) / len(lines) for value in (outputs, texts)]
+    return [f"{sum(map(len, texts)) / len(lines):,.0f}", *(f"{cost:.1f}" for cost in costs)]
+
+
+def asyncio() -> None:
+    """`asyncio.gather` around `predict_json`, and `predict` with batch size 1"""
+    _table("| model | | lines/s | CPU ms/line |")
+    for workload, lines in _sized({"g2p": 256, "minilm": 128}):
+        for title, name in (("asyncio.gather", "asyncio_gather"), ("a loop", "loop")):
+            measured = _contestant(name, workload, workload.head(lines), batch_size=1)
+            _row(workload.name, title, *_speed(measured, lines))
+
+
+EXPERIMENTS: Dict[str, Callable[[], None]] = {
+    function.__name__: function
+    for function in (shipping, fork, threads, padding, stragglers, transfer, asyncio)
+}
+_PARTS: Dict[str, Callable[[Workload], Any]] = {
+    "shipping": _shipping,
+    "padding": _padding,
+    "transfer": _transfer,
+}
+
+
+def _sized(lines: Dict[str, int]) -> List[Tuple[Workload, int]]:
+    return [(workload, lines[workload.name]) for workload in workloads.prepare(list(lines))]
+
+
+def _contestant(
+    name: Any, workload: Workload, inputs: Path, threads: int = 0, batch_size: int = BATCH_SIZE
+) -> measure.Measured:
+    if name is None:
+        contestant = Contestant("", "", None, "parallel-predict", batch_size, settings={})
+    elif name == "loop":
+        contestant = Contestant("", "", batch_size=batch_size)
+    else:
+        contestant = Contestant("", "", name, batch_size=batch_size)
+    output = CACHE / "causes.out"
+    command = contestant.command(workload.archive, workload.predictor, inputs, output, WORKERS)
+    command += ["--threads", str(threads)] if threads else []
+    return measure.run(command, output, LIMIT)
+
+
+def _speed(measured: measure.Measured, lines: int) -> List[str]:
+    if measured.outcome != "ok":
+        return [measured.outcome, ""]
+    return [f"{measured.steady or 0:.1f}", f"{1e3 * measured.cpu_seconds / lines:.1f}"]
+
+
+def _in_a_process(part: str, workload: Workload) -> List[Any]:
+    """Runs a part in a fresh process with one thread, which has nothing left over from others."""
+    env = {**os.environ, **measure.QUIET, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--part", part, "--workload", workload.name]
+    output = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, check=True).stdout
+    return json.loads(output.decode().splitlines()[-1])
+
+
+def _load(workload: Workload, number: int) -> Tuple[Any, List[str]]:
+    predictor = common.load(str(workload.archive), workload.predictor, threads=1)
+    lines = open(workload.head(number)).readlines()
+    common.predict(predictor, lines[:4])
+    return predictor, lines
+
+
+def _time(function: Callable[[], Any], times: int = 5) -> float:
+    """The shortest of some runs, in CPU seconds."""
+    seconds = []
+    for _ in range(times):
+        start = time.process_time()
+        function()
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def _table(header: str) -> None:
+    print(header + "\n|" + "---|" * (header.count("|") - 1), flush=True)
+
+
+def _row(*cells: Any) -> None:
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
+    parser.add_argument("--part", choices=list(_PARTS), help=argparse.SUPPRESS)
+    parser.add_argument("--workload", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        (workload,) = workloads.prepare([args.workload])
+        print(json.dumps(_PARTS[args.part](workload)))
+        return
+    print(f"{report.machine()}\n")
+    for name in args.only:
+        print(f"## {EXPERIMENTS[name].__doc__} (`--only {name}`)\n", flush=True)
+        EXPERIMENTS[name]()
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
