@@ -8,6 +8,8 @@ gets a copy of the page that it writes to, and can never disturb its neighbours.
 
 The memory file is anonymous (`memfd_create`): it needs no room in /dev/shm (64 MB in Docker),
 takes one file descriptor however many tensors there are, and cannot be left behind.
+
+On a GPU, the file's content is copied there once, and the workers of that GPU share the copy.
 """
 
 import io
@@ -15,7 +17,7 @@ import mmap
 import os
 import pickle
 import tempfile
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import cloudpickle
 import torch
@@ -76,6 +78,33 @@ def unpack(pickled: bytes, memory: Any) -> Predictor:
 def map_file(fileno: int, size: int) -> mmap.mmap:
     """Maps a memory file so that writing to it stays private to this process."""
     return mmap.mmap(fileno, size, access=mmap.ACCESS_COPY)
+
+
+def copy_to_gpu(packed: PackedPredictor, cuda_device: int) -> torch.Tensor:
+    """The content of the memory file on a GPU, for the workers there to share (CUDA IPC)."""
+    return _bytes_of(map_file(packed.file.fileno(), packed.size)).cuda(cuda_device)
+
+
+def adopt(model: torch.nn.Module, memory: Any, shared: torch.Tensor) -> None:
+    """
+    Lets the parameters and buffers of an unpacked model be those of a shared copy of its memory.
+
+    # Parameters
+
+    model : `torch.nn.Module`
+        The model, as it was unpacked.
+    memory : `Any`
+        The buffer that it was unpacked with.
+    shared : `torch.Tensor`
+        A copy of that buffer, perhaps on a GPU. Shape: `(size of the memory file,)`.
+    """
+    start = _bytes_of(memory).data_ptr()
+    for tensor in [*model.parameters(), *model.buffers()]:
+        place = tensor.data_ptr() - start
+        if tensor.numel() and 0 <= place < len(shared):
+            end = place + _extent(tensor.size(), tensor.stride()) * tensor.element_size()
+            flat = shared[place:end].view(tensor.dtype)
+            tensor.data = flat.as_strided(tensor.size(), tensor.stride())
 
 
 def unshare(model: torch.nn.Module) -> None:
@@ -156,9 +185,18 @@ def _tensor_at(
     stride: Tuple[int, ...],
     storage_offset: int,
 ) -> torch.Tensor:
-    extent = 1 + sum((n - 1) * step for n, step in zip(size, stride))
-    flat = torch.frombuffer(memory, dtype=dtype, count=storage_offset + extent, offset=place)
+    count = storage_offset + _extent(size, stride)
+    flat = torch.frombuffer(memory, dtype=dtype, count=count, offset=place)
     return flat.as_strided(size, stride, storage_offset)
+
+
+def _extent(size: Sequence[int], stride: Sequence[int]) -> int:
+    """The elements between the first and the last of a tensor, both included."""
+    return 1 + sum((n - 1) * step for n, step in zip(size, stride))
+
+
+def _bytes_of(memory: Any) -> torch.Tensor:
+    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 def _can_be_mapped(tensor: torch.Tensor) -> bool:

@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":
+    # The repository instead of this folder, whose names AllenNLP's search for plugins would find.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks import measure, report, workloads  # noqa: E402
 from benchmarks.contestants import Contestant, common  # noqa: E402

@@ -1,7 +1,8 @@
 """
 What Ray costs: `python -m benchmarks.ray_overhead [throughput] [dispatch] [memory]`.
 
-    throughput  lines/s of the process pool and of Ray on the same CPUs, in turns, warm
+    throughput  of the process pool and of Ray on the same CPUs, in turns, warm: in lines/s, and,
+                where other work disturbs that, in lines per second of CPU of all processes
     dispatch    batches/s that one driver can hand out and take back
     memory      of a node with one worker and with four, for a model of 500 MB
 """
@@ -12,9 +13,10 @@ import statistics
 import sys
 import time
 from itertools import count
-from typing import Any, List
+from typing import Any, Dict, List, Tuple
 
 import psutil
+import torch
 from allennlp.data import DatasetReader, Vocabulary
 from allennlp.models import Model
 from allennlp.predictors import Predictor
@@ -29,11 +31,15 @@ from benchmarks.workloads import prepare
 BATCH_SIZE = 32
 WORKERS = 2
 PAIRS = 7
-BATCHES = 20
+BATCHES = 12
 """In one turn of the throughput measurement."""
 
 
 class NoModel(Model):
+    def __init__(self, vocab: Vocabulary) -> None:
+        super().__init__(vocab)
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
     def forward(self, *args: Any) -> Any:  # type: ignore[override]
         raise AssertionError("not used")
 
@@ -86,22 +92,41 @@ def throughput() -> None:
     with pool.preparing():
         # The pool first, as it forks, and before Ray's threads are there.
         started(pool, predictor)
-    pool_lines, ray_lines = Lines(lines), Lines(lines)
-    pool_lines.predict(pool, 3 * WORKERS)
+    pool_processes = processes()
     executor = RayExecutor(address="local", num_workers=WORKERS)
     started(executor, predictor)
-    ray_lines.predict(executor, 3 * WORKERS)
-    ratios = []
+    ray_processes = [p for p in processes() if p not in pool_processes] + [psutil.Process()]
+    contestants = [
+        (pool, Lines(lines), pool_processes),
+        (executor, Lines(lines), ray_processes),
+    ]
+    for contestant, inputs, _ in contestants:
+        inputs.predict(contestant, 3 * WORKERS)
+    by_time, by_cpu = [], []
     for number in range(PAIRS):
+        rates: Dict[Executor, Tuple[float, float]] = {}
         # Those who begin take turns, too.
-        turns = [(pool_lines, pool), (ray_lines, executor)][:: 1 if number % 2 else -1]
-        seconds = {id(who): lines.predict(who, BATCHES) for lines, who in turns}
-        rates = [BATCHES * BATCH_SIZE / seconds[id(who)] for who in (pool, executor)]
-        ratios.append(rates[1] / rates[0])
-        print(f"pool {rates[0]:7.1f} lines/s, Ray {rates[1]:7.1f} lines/s, ratio {ratios[-1]:.3f}")
-    print(f"median ratio {statistics.median(ratios):.3f}")
+        for contestant, inputs, its_processes in contestants[:: 1 if number % 2 else -1]:
+            before = cpu_seconds(its_processes)
+            seconds = inputs.predict(contestant, BATCHES)
+            cpu = cpu_seconds(its_processes) - before
+            rates[contestant] = (BATCHES * BATCH_SIZE / seconds, BATCHES * BATCH_SIZE / cpu)
+        by_time.append(rates[executor][0] / rates[pool][0])
+        by_cpu.append(rates[executor][1] / rates[pool][1])
+        for name, contestant in (("pool", pool), ("Ray", executor)):
+            print(f"{name:4} %6.1f lines/s, %6.1f lines per second of CPU" % rates[contestant])
+    print(f"Ray / pool: by time {statistics.median(by_time):.3f} {sorted(by_time)}")
+    print(f"Ray / pool: by CPU  {statistics.median(by_cpu):.3f} {sorted(by_cpu)}")
     executor.close()
     pool.close()
+
+
+def processes() -> List[psutil.Process]:
+    return [psutil.Process(), *psutil.Process().children(recursive=True)]
+
+
+def cpu_seconds(of: List[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in of if process.is_running())
 
 
 def dispatch() -> None:
@@ -111,11 +136,11 @@ def dispatch() -> None:
     with executor.preparing():
         started(executor, Echo(NoModel(Vocabulary()), DatasetReader()))
         lines.predict(executor, 200)
-        driver = psutil.Process()
-        before = sum(driver.cpu_times()[:2])
-        batches = 5000
+        driver = [psutil.Process()]
+        before = cpu_seconds(driver)
+        batches = 3000
         seconds = lines.predict(executor, batches)
-        cpu = sum(driver.cpu_times()[:2]) - before
+        cpu = cpu_seconds(driver) - before
         executor.close()
     print(
         f"{batches / seconds:,.0f} batches/s of {BATCH_SIZE} lines and {len(line)} bytes a line "
@@ -151,7 +176,7 @@ def memory() -> None:
 def _memory_of_node() -> Any:
     """All processes that Ray has started here: proportional set sizes, and what workers own."""
     total = private = 0.0
-    for process in psutil.Process().children(recursive=True):
+    for process in processes()[1:]:
         info = process.memory_full_info()
         total += info.pss / 2**20
         if "RayWorker" in "".join(process.cmdline()):

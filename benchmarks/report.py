@@ -102,6 +102,7 @@ def machine() -> str:
             model = line.split(":", 1)[1].strip()
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    kernel = ".".join(platform.release().split(".")[:2])
     versions = []
     for package in PACKAGES:
         try:
@@ -110,7 +111,7 @@ def machine() -> str:
             pass
     return (
         f"Machine: {model}, {len(os.sched_getaffinity(0))} CPUs, {memory:.0f} GB of memory, "
-        f"{platform.system()} {platform.release()}. "
+        f"{platform.system()} {kernel}. "
         f"Python {platform.python_version()}, {', '.join(versions)}."
     )
 

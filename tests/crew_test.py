@@ -9,7 +9,7 @@ import pytest
 from faulty_predictors import FaultyPredictor
 
 from allennlp_parallel_predict.errors import WorkerTimeout
-from allennlp_parallel_predict.executors import process_pool
+from allennlp_parallel_predict.executors import launcher
 from faults import expected, numbered, predictor_of, run
 
 pytestmark = pytest.mark.timeout(90)
@@ -58,8 +58,8 @@ class TestAStuckWorker:
                 (tmp_path / "stopped").touch()
             return process
 
-        fork = process_pool.fork_worker
-        monkeypatch.setattr(process_pool, "fork_worker", fork_and_stop_the_first)
+        fork = launcher.fork_worker
+        monkeypatch.setattr(launcher, "fork_worker", fork_and_stop_the_first)
         slow = {n: {"do": "sleep", "seconds": 0.2} for n in range(40)}
         ran = run(numbered(40, slow), tmp_path, batch_size=1, batch_timeout=0.4)
         assert (ran.output, ran.errors, ran.restarts) == (without(40), [], 1)

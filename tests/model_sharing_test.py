@@ -89,6 +89,30 @@ def test_unshared_tensors_lie_elsewhere_and_stay_tied():
     assert model.project.weight is model.embed.weight
 
 
+def test_models_can_share_one_copy_of_the_memory_as_workers_on_one_gpu_do():
+    packed = model_sharing.pack(make())
+    memory = model_sharing.map_file(packed.file.fileno(), packed.size)
+    shared = torch.frombuffer(memory, dtype=torch.uint8).clone()
+    ids = torch.arange(12).view(2, 6)
+    models = [model_sharing.unpack(packed.pickled, memory)._model for _ in range(2)]
+    before = {k: v.clone() for k, v in models[0].state_dict().items()}
+    with torch.no_grad():
+        expected = models[0](ids)
+    for model in models:
+        model_sharing.adopt(model, memory, shared)
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        assert model.project.weight is model.embed.weight
+        with torch.no_grad():
+            assert torch.equal(model(ids), expected)
+    places = [{k: v.data_ptr() for k, v in model.state_dict().items()} for model in models]
+    assert places[0] == places[1]
+    assert all(
+        shared.data_ptr() <= place < shared.data_ptr() + len(shared)
+        for key, place in places[0].items()
+        if key != "empty"
+    )
+
+
 def test_what_cannot_be_pickled_raises():
     predictor = make()
     predictor.lock = threading.Lock()

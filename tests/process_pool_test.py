@@ -14,7 +14,7 @@ from allennlp_parallel_predict.errors import (
     SettingsError,
     WorkerDied,
 )
-from allennlp_parallel_predict.executors import ProcessPoolExecutor, process_pool, worker_process
+from allennlp_parallel_predict.executors import ProcessPoolExecutor, launcher, worker_process
 from allennlp_parallel_predict.worker import WorkerOptions
 from faults import ListSource, expected, numbered, predictor_of, run
 
@@ -260,7 +260,7 @@ class TestSpawn:
 
 class TestAPoolThatCannotStart:
     def test_nothing_is_left(self, monkeypatch):
-        fork, started = process_pool.fork_worker, []
+        fork, started = launcher.fork_worker, []
 
         def fork_twice(*args):
             if len(started) == 2:
@@ -268,7 +268,7 @@ class TestAPoolThatCannotStart:
             started.append(fork(*args))
             return started[-1]
 
-        monkeypatch.setattr(process_pool, "fork_worker", fork_twice)
+        monkeypatch.setattr(launcher, "fork_worker", fork_twice)
         with pytest.raises(OSError) as caught:
             ProcessPoolExecutor(num_workers=3).start(predictor_of(), WorkerOptions())
         assert "cannot start a worker" in caught.value.explanation

@@ -16,18 +16,16 @@ hand while it computes the first, so that it never waits for the parent.
 """
 
 import logging
-import os
-import socket
 import sys
-import time
 from collections import deque
 from contextlib import contextmanager
+from functools import partial
 from typing import Callable, Deque, Iterator, List, Optional, Sequence, Tuple
 
 from allennlp.predictors import Predictor
 from overrides import overrides
 
-from allennlp_parallel_predict import model_sharing, tuning
+from allennlp_parallel_predict import tuning
 from allennlp_parallel_predict.batching import Batch
 from allennlp_parallel_predict.errors import (
     ModelStateError,
@@ -36,20 +34,14 @@ from allennlp_parallel_predict.errors import (
     WorkerDied,
     WorkerError,
     WorkerTimeout,
-    explained,
 )
 from allennlp_parallel_predict.executors.channel import dumps
 from allennlp_parallel_predict.executors.crew import IN_HAND, Crew, Member, describe_end
 from allennlp_parallel_predict.executors.executor import Executor, WorkerCounts
+from allennlp_parallel_predict.executors.launcher import Launcher
 from allennlp_parallel_predict.executors.retries import MAX_DEATHS_IN_A_ROW, Search, Task, lost
 from allennlp_parallel_predict.executors.window import Window
-from allennlp_parallel_predict.executors.worker_process import (
-    WorkerProcess,
-    WorkerSetup,
-    fork_worker,
-    load_result,
-    spawn_worker,
-)
+from allennlp_parallel_predict.executors.worker_process import load_result
 from allennlp_parallel_predict.model_state import stateful_encoder
 from allennlp_parallel_predict.worker import BatchResult, Failure, WorkerOptions
 
@@ -115,19 +107,15 @@ class ProcessPoolExecutor(Executor):
         _check_at_least(1, max_batches_per_worker=max_batches_per_worker)
         if batch_timeout is not None and batch_timeout <= 0:
             raise SettingsError(f"executor.batch_timeout must be over 0, but is {batch_timeout}")
-        self._start_method = _check_start_method(start_method, cuda_devices)
         self.cuda_devices = cuda_devices or []
-        self._cpus = tuning.usable_cpus()
-        if num_workers is None:
-            num_workers = len(cuda_devices) if cuda_devices else len(self._cpus)
-        self.num_workers = num_workers
-        self._threads_per_worker = threads_per_worker
-        self._share_model = share_model
+        self._launcher = Launcher(
+            threads_per_worker, start_method, share_model, self.cuda_devices, pin_cpus
+        )
+        self.num_workers = num_workers or len(self.cuda_devices or self._launcher.cpus)
         self._batch_timeout = batch_timeout
         self._max_retries = max_retries
         self._max_batches_per_worker = max_batches_per_worker
         self._allow_stateful_model = allow_stateful_model
-        self._pin_cpus = pin_cpus
         self._is_started = False
 
     @contextmanager
@@ -139,15 +127,13 @@ class ProcessPoolExecutor(Executor):
 
     @overrides
     def start(self, predictor: Predictor, options: WorkerOptions) -> None:
-        self._predictor = predictor
-        self._options = options
+        self._on_error = options.on_error
         encoder = stateful_encoder(predictor._model)
         if encoder is not None:
             self._note_state(f"its module {encoder} is stateful")
             if self.state_change is not None and self.num_workers > 1:
                 self._keep_in_order()
-        if self._start_method == "spawn":
-            self._packed = _pack(predictor)
+        self._launcher.prepare(predictor, options)
         self._waiting: Deque[Task] = deque()
         self._in_work = 0
         self._held: List[Tuple[BatchResult, int]] = []
@@ -160,42 +146,14 @@ class ProcessPoolExecutor(Executor):
         self._window = Window(width, _MAX_HELD_BYTES if self.keeps_order else sys.maxsize)
         self._crew = Crew(
             self.num_workers,
-            self._launch,
+            partial(self._launcher.launch, self.num_workers),
             self._batch_timeout,
             self._max_batches_per_worker if self.state_change is None else None,
         )
 
-    def _launch(self, number: int, inherited: Sequence[socket.socket]) -> WorkerProcess:
-        threads = self.threads()
-        cpus = None
-        if (
-            self._pin_cpus
-            and threads == 1
-            and self.num_workers == len(self._cpus) == os.cpu_count()
-        ):
-            cpus = [self._cpus[number]]
-        devices = self.cuda_devices or [-1]
-        setup = WorkerSetup(
-            self._options,
-            threads,
-            cpus,
-            devices[number % len(devices)],
-            self._share_model,
-            time.monotonic(),
-        )
-        with explained("cannot start a worker", OSError):
-            if self._start_method == "spawn":
-                return spawn_worker(self._packed, setup)
-            return fork_worker(self._predictor, setup, inherited)
-
     @overrides
     def threads(self) -> int:
-        if self._threads_per_worker is not None:
-            return self._threads_per_worker
-        from_environment = os.environ.get("OMP_NUM_THREADS", "")
-        if from_environment.isdigit() and int(from_environment) > 0:
-            return int(from_environment)
-        return max(1, len(self._cpus) // self.num_workers)
+        return self._launcher.threads(self.num_workers)
 
     def _note_state(self, change: str) -> None:
         if not self._allow_stateful_model:
@@ -356,7 +314,7 @@ class ProcessPoolExecutor(Executor):
             self._queue(*Search(task.batch).tasks, first=True)
             return []
         failure = Failure(0, RemoteError.of(error))
-        return self._settle(task, lost(task.batch, failure, self._options.on_error), 0)
+        return self._settle(task, lost(task.batch, failure, self._on_error), 0)
 
     @overrides
     def close(self) -> None:
@@ -378,38 +336,10 @@ class ProcessPoolExecutor(Executor):
     @overrides
     def describe(self) -> str:
         workers = f"{self.num_workers} worker{'s' * (self.num_workers > 1)}"
-        shared = "model shared" if self._share_model else "a model each"
-        return f"{workers} ({self._start_method}, {self.threads()} threads each, {shared})"
+        return f"{workers} ({self._launcher.describe(self.num_workers)})"
 
 
 def _check_at_least(minimum: int, **values: Optional[int]) -> None:
     for key, value in values.items():
         if value is not None and value < minimum:
             raise SettingsError(f"executor.{key} must be at least {minimum}, but it is {value}")
-
-
-def _check_start_method(start_method: Optional[str], cuda_devices: Optional[List[int]]) -> str:
-    can_fork = hasattr(os, "fork")
-    if start_method is None:
-        return "fork" if sys.platform == "linux" and not cuda_devices else "spawn"
-    if start_method not in ("fork", "spawn"):
-        raise SettingsError(
-            f"executor.start_method must be 'fork' or 'spawn', but it is {start_method!r}"
-        )
-    if start_method == "fork" and cuda_devices:
-        raise SettingsError(
-            "executor.start_method must be 'spawn' with GPUs: CUDA cannot be forked"
-        )
-    if start_method == "fork" and not can_fork:
-        raise SettingsError("executor.start_method must be 'spawn' on this system")
-    return start_method
-
-
-def _pack(predictor: Predictor) -> model_sharing.PackedPredictor:
-    try:
-        return model_sharing.pack(predictor)
-    except Exception as error:
-        raise SettingsError(
-            f"this predictor cannot be sent to spawned workers ({error}): set "
-            "executor.start_method to 'fork', or define its classes in a module"
-        ) from error

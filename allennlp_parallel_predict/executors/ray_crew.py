@@ -43,8 +43,12 @@ class RayMember:
         self.timed_out = False
 
     def is_free(self) -> bool:
-        is_well = self.identity is not None and not self.errors and not self.timed_out
-        return is_well and len(self.tasks) < IN_HAND
+        return (
+            len(self.tasks) < IN_HAND
+            and self.identity is not None
+            and not self.errors
+            and not self.timed_out
+        )
 
     def is_dead(self) -> bool:
         """Not before: what it finished before it died may still be on its way."""
@@ -155,21 +159,25 @@ class RayCrew:
         for number in (self._doorbell.fileno(), *wake):
             poll.register(number, select.POLLIN)
         seconds = [_TICK if timeout is None else min(timeout, _TICK)]
-        seconds += [self._seconds_left(member) for member in self.members]
+        if self._batch_timeout is not None:
+            seconds += [self._seconds_left(member) for member in self.members]
         poll.poll(max(0.0, min(seconds)) * 1000)
         try:
             self._doorbell.recv(4096)
         except BlockingIOError:
             pass
-        for member in self.members:
-            if self._seconds_left(member) <= 0:
-                member.timed_out = True
-                self._ray.kill(member.actor, no_restart=True)
+        self._end_the_slow()
         self._complain_if_lonely()
         events = []
         while self._events:
             events.append(self._events.popleft())
         return events
+
+    def _end_the_slow(self) -> None:
+        for member in self.members if self._batch_timeout is not None else ():
+            if self._seconds_left(member) <= 0:
+                member.timed_out = True
+                self._ray.kill(member.actor, no_restart=True)
 
     def _seconds_left(self, member: RayMember) -> float:
         if self._batch_timeout is None or not member.tasks or member.timed_out:
@@ -217,9 +225,14 @@ class RayCrew:
 
 
 def free_member(members: Sequence[RayMember]) -> Optional[RayMember]:
-    """The one with the least to do of those that can take a batch."""
-    free = [member for member in members if member.is_free()]
-    return min(free, key=lambda member: len(member.tasks)) if free else None
+    """One that can take a batch; rather one that has none than one that has."""
+    busy = None
+    for member in members:
+        if member.is_free():
+            if not member.tasks:
+                return member
+            busy = busy or member
+    return busy
 
 
 def in_our_time(result: BatchResult, member: RayMember) -> BatchResult:

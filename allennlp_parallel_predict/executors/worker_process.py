@@ -20,7 +20,9 @@ import time
 import traceback
 from typing import Any, Callable, List, NamedTuple, NoReturn, Optional, Sequence
 
+import torch
 from allennlp.predictors import Predictor
+from torch.multiprocessing.reductions import ForkingPickler
 
 from allennlp_parallel_predict import model_sharing, tuning
 from allennlp_parallel_predict.batching import Batch
@@ -212,8 +214,21 @@ def _run_in_thread(function: Callable[[], None]) -> None:
         raise failed[0]
 
 
-def spawn_worker(packed: model_sharing.PackedPredictor, setup: WorkerSetup) -> WorkerProcess:
-    """Starts a worker in a fresh interpreter, which maps the packed model."""
+def spawn_worker(
+    packed: model_sharing.PackedPredictor, setup: WorkerSetup, on_gpu: Optional[torch.Tensor] = None
+) -> WorkerProcess:
+    """
+    Starts a worker in a fresh interpreter, which maps the packed model.
+
+    # Parameters
+
+    packed : `PackedPredictor`
+        The predictor.
+    setup : `WorkerSetup`
+        The worker's setup.
+    on_gpu : `torch.Tensor`, optional (default = `None`)
+        The copy of the packed model that the workers of its GPU share.
+    """
     parent_end, child_end = socket.socketpair()
     passed = [child_end.fileno(), packed.file.fileno()]
     numbers = [*passed, packed.size, os.getpid()]
@@ -228,6 +243,8 @@ def spawn_worker(packed: model_sharing.PackedPredictor, setup: WorkerSetup) -> W
     process = WorkerProcess(child.pid, parent_end, child)
     process.channel.send(dumps(setup))
     process.channel.send(packed.pickled)
+    # Each worker gets a handle of its own, since torch counts who uses the memory.
+    process.channel.send(bytes(ForkingPickler.dumps(on_gpu)))
     return process
 
 
@@ -239,14 +256,18 @@ def spawned_main(sock_fileno: int, file_fileno: int, size: int, parent: int) -> 
 def _serve_packed(sock_fileno: int, file_fileno: int, size: int, parent: int) -> None:
     _become_worker(parent)
     sock = socket.socket(fileno=sock_fileno)
-    setup_message, pickled = receive_blocking(sock), receive_blocking(sock)
-    if setup_message is None or pickled is None:
+    first, second, third = [receive_blocking(sock) for _ in range(3)]
+    if first is None or second is None or third is None:
         return
-    setup: WorkerSetup = pickle.loads(setup_message)
-    predictor = model_sharing.unpack(bytes(pickled), model_sharing.map_file(file_fileno, size))
+    setup: WorkerSetup = pickle.loads(first)
+    memory = model_sharing.map_file(file_fileno, size)
+    predictor = model_sharing.unpack(bytes(second), memory)
+    on_gpu: Optional[torch.Tensor] = pickle.loads(third)
     os.close(file_fileno)
     if setup.cuda_device >= 0:
-        predictor._model.cuda(setup.cuda_device)
+        if on_gpu is not None:
+            model_sharing.adopt(predictor._model, memory, on_gpu)
+        predictor._model.cuda(setup.cuda_device)  # moves what is not there yet
         predictor.cuda_device = setup.cuda_device
     elif not setup.share_model:
         model_sharing.unshare(predictor._model)
