@@ -103,7 +103,7 @@ class Sink:
                 sys.stdout.write(printed.get(offset, ""))
             if offset in failures:
                 self._write_failure(run, failures[offset])
-            elif offset < len(result.outputs) and result.outputs[offset] is not None:
+            elif offset < len(result.outputs):
                 description = result.descriptions[offset] if result.descriptions else None
                 self._write_output(index, result.outputs[offset], description)
                 index += 1

@@ -145,7 +145,8 @@ class _Watch:
                 total, private, cpu_now = _look_at_all()
                 self.memory.append((now, total, private))
                 next_look = now + self._memory_interval
-                if cpu_now > cpu + _LIFE:
+                # It may also fall: a process that ends takes its CPU seconds with it.
+                if abs(cpu_now - cpu) > _LIFE:
                     cpu, last_move = cpu_now, now
                 elif now > last_move + _PATIENCE:
                     return "hangs"

@@ -29,7 +29,7 @@ def measure_one(workload: Workload, lines: int, workers: int, **settings: Any) -
     command = contestant.command(workload.archive, workload.predictor, inputs, output, workers)
     measured = measure.run(command, output, memory_interval=_INTERVAL)
     if measured.outcome != "ok":
-        sys.exit(f"{' '.join(command)}: {measured.note}")
+        sys.exit(f"{' '.join(command)}: {measured.outcome} {measured.note}")
     return measured
 
 

@@ -7,7 +7,9 @@ from the outside. (CLOCK_MONOTONIC is one clock for all processes.) Use with
 """
 
 import os
+import sys
 import time
+from pathlib import Path
 from typing import Any, Dict, List
 
 import torch
@@ -18,6 +20,10 @@ from allennlp.models import Model
 from allennlp.predictors import Predictor, SentenceTaggerPredictor, TextClassifierPredictor
 from allennlp_models.generation.predictors import Seq2SeqPredictor
 from overrides import overrides
+
+# fairscale, which AllenNLP requires, comes with a package `benchmarks` too, and what is imported by
+# allennlp_models puts its folder in front. A spawned worker looks where its parent would.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 EVENTS = "BENCHMARK_EVENTS"
 """The environment variable that names the file of events."""

@@ -33,7 +33,7 @@ def run(workload: Workload, subcommand: str, interval: float) -> measure.Measure
     )
     measured = measure.run(command, output, memory_interval=interval)
     if measured.outcome != "ok":
-        sys.exit(f"{' '.join(command)}: {measured.note}")
+        sys.exit(f"{' '.join(command)}: {measured.outcome} {measured.note}")
     return measured
 
 

@@ -99,9 +99,11 @@ class TestTheEnd:
         predictor.itself = predictor  # type: ignore[attr-defined]
         assert len(workers()) == 2
         del predictor
-        gc.collect()
-        _, alive = psutil.wait_procs(workers(), timeout=3)
-        assert not alive
+        deadline = time.monotonic() + 10
+        while workers() and time.monotonic() < deadline:
+            gc.collect()  # again, as the driver may just then have held on to it
+            psutil.wait_procs(workers(), timeout=0.2)
+        assert not workers()
 
     def test_it_knows_that_it_belongs_to_another_process(self):
         with faulty() as predictor:

@@ -255,7 +255,7 @@ class TestSpawn:
             started = time.monotonic()
             end()
             assert time.monotonic() - started < 1.0
-            assert psutil.Process().children() == []
+            assert psutil.wait_procs(psutil.Process().children(), timeout=3)[1] == []
 
 
 class TestAPoolThatCannotStart:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from allennlp.commands.predict import Predict
 
+from allennlp_parallel_predict.executors.ray import RayExecutor
 from allennlp_parallel_predict import (
     BucketBatching,
     InOrderBatching,
@@ -45,6 +46,7 @@ def test_the_table_of_settings_is_complete():
     for prefix, owner in [
         ("", Settings),
         ("executor.", ProcessPoolExecutor),
+        ("executor.", RayExecutor),
         ("batching.", InOrderBatching),
         ("batching.", BucketBatching),
     ]:

@@ -343,5 +343,8 @@ class RayExecutor(Executor):
     @overrides
     def describe(self) -> str:
         workers = f"{self.num_workers} worker{'s' * (self.num_workers > 1)}"
-        nodes = self._running().nodes()
-        return f"{workers} (Ray, {nodes} node{'s' * (nodes != 1)}, {self.threads()} threads each)"
+        nodes, threads = self._running().nodes(), self.threads()
+        nodes_and_threads = (
+            f"{nodes} node{'s' * (nodes != 1)}, {threads} thread{'s' * (threads > 1)}"
+        )
+        return f"{workers} (Ray, {nodes_and_threads} each)"
