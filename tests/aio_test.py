@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 
-import psutil
 import pytest
 from allennlp.predictors import Predictor
 
@@ -12,6 +11,7 @@ from allennlp_parallel_predict import AsyncPredictor, ParallelPredictor
 from allennlp_parallel_predict.errors import PredictorClosed, QueueFull, SettingsError, WorkerDied
 from faults import numbered, predictor_of
 from pools import ARCHIVE, WORDS, faulty_async, numbers, settings_of, ticks
+from running import workers
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -207,7 +207,7 @@ class TestErrors:
                 calls = asyncio.gather(*map(call, range(16)))
                 for _ in range(3):
                     await asyncio.sleep(0.1)
-                    psutil.Process().children()[0].kill()
+                    workers()[0].kill()
                 await calls
 
         asyncio.run(test())

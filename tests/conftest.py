@@ -24,9 +24,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(PATHS + [os.environ.get("PYTHONPATH",
 sys.path[:0] = [path for path in PATHS if path not in sys.path]
 
 pytest.register_assert_rewrite("running")
-from running import Runner, leftover_children  # noqa: E402
-
-RUNNERS = {"predict": Runner(), "parallel-predict": Runner()}
+from running import RUNNERS, Runner, leftover_children  # noqa: E402
 
 
 def archives_key(folder: Path) -> str:
@@ -83,5 +81,4 @@ def parallel_predict() -> Iterator[Runner]:
 @pytest.fixture(autouse=True)
 def no_process_left_behind() -> Iterator[None]:
     yield
-    ours = [pid for runner in RUNNERS.values() for pid in runner.pids]
-    assert leftover_children(ignore=ours) == []
+    assert leftover_children() == []

@@ -4,13 +4,13 @@ import os
 import signal
 import time
 
-import psutil
 import pytest
 from faulty_predictors import FaultyPredictor
 
 from allennlp_parallel_predict.errors import WorkerTimeout
 from allennlp_parallel_predict.executors import launcher
 from faults import expected, numbered, predictor_of, run
+from running import workers
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -44,7 +44,7 @@ class TestAStuckWorker:
         def inputs():
             for n in range(60):
                 if n == 20:
-                    psutil.Process().children()[0].suspend()
+                    workers()[0].suspend()
                 yield {"n": n, "do": "sleep", "seconds": 0.02}
 
         ran = run(inputs(), tmp_path, batch_timeout=0.5)

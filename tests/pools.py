@@ -9,7 +9,6 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, Dict
 
-import psutil
 from allennlp_parallel_predict import AsyncPredictor, ParallelPredictor
 from allennlp_parallel_predict.settings import build_settings, read_settings
 from faults import predictor_of
@@ -32,10 +31,6 @@ def faulty(model: Dict[str, Any] = {}, **settings: Any) -> ParallelPredictor:
 
 def numbers(outputs):
     return [output["n"] for output in outputs]
-
-
-def workers():
-    return psutil.Process().children()
 
 
 def in_fork(function: Callable[[], None], timeout: float = 60.0) -> None:

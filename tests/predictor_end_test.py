@@ -18,7 +18,8 @@ from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict import ParallelPredictor
 from allennlp_parallel_predict.errors import PredictorClosed
-from pools import ARCHIVE, WORDS, faulty, in_fork, numbers, workers
+from pools import ARCHIVE, WORDS, faulty, in_fork, numbers
+from running import workers
 
 pytestmark = pytest.mark.timeout(90)
 

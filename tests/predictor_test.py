@@ -20,7 +20,8 @@ from allennlp_parallel_predict.errors import (
     WorkerDied,
 )
 from faults import numbered, predictor_of
-from pools import ARCHIVE, WORDS, faulty, numbers, settings_of, workers
+from pools import ARCHIVE, WORDS, faulty, numbers, settings_of
+from running import workers
 
 pytestmark = pytest.mark.timeout(90)
 

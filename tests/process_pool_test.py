@@ -17,6 +17,7 @@ from allennlp_parallel_predict.errors import (
 from allennlp_parallel_predict.executors import ProcessPoolExecutor, launcher, worker_process
 from allennlp_parallel_predict.worker import WorkerOptions
 from faults import ListSource, expected, numbered, predictor_of, run
+from running import workers
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -255,7 +256,7 @@ class TestSpawn:
             started = time.monotonic()
             end()
             assert time.monotonic() - started < 1.0
-            assert psutil.wait_procs(psutil.Process().children(), timeout=3)[1] == []
+            assert psutil.wait_procs(workers(), timeout=3)[1] == []
 
 
 class TestAPoolThatCannotStart:

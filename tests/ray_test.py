@@ -14,7 +14,7 @@ import numpy
 import psutil
 import pytest
 import torch
-from conftest import RUNNERS
+from running import RUNNERS
 from ray_nodes import Nodes
 
 from allennlp_parallel_predict.batching import LINES

@@ -19,7 +19,7 @@ import traceback
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import psutil
 
@@ -60,10 +60,16 @@ def is_helper(process: psutil.Process) -> bool:
     return True  # gone meanwhile
 
 
-def leftover_children(ignore: Sequence[int] = (), patience: float = 3.0) -> List[str]:
+def workers(recursive: bool = False) -> List[psutil.Process]:
+    """The children of this process, less those that outlive a test."""
+    ours = {pid for runner in RUNNERS.values() for pid in runner.pids}
+    return [c for c in psutil.Process().children(recursive) if c.pid not in ours]
+
+
+def leftover_children(patience: float = 3.0) -> List[str]:
     """The children of this process that are still there after `patience` seconds."""
-    children = [c for c in psutil.Process().children(recursive=True) if c.pid not in ignore]
-    _, alive = psutil.wait_procs([c for c in children if not is_helper(c)], timeout=patience)
+    children = [child for child in workers(recursive=True) if not is_helper(child)]
+    _, alive = psutil.wait_procs(children, timeout=patience)
     return [str(process) for process in alive]
 
 
@@ -189,7 +195,7 @@ class Runner:
     @property
     def pids(self) -> List[int]:
         """This process and its helpers."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
             return []
         process = psutil.Process(self._process.pid)
         return [process.pid, *(child.pid for child in process.children(recursive=True))]
@@ -201,6 +207,10 @@ class Runner:
             self._process.wait()
             self._connection.close()
             self._process = None
+
+
+# Processes that outlive a test. They are no workers, and a test must not kill them as one.
+RUNNERS: Dict[str, Any] = {"predict": Runner(), "parallel-predict": Runner()}
 
 
 def serve(connection: Connection) -> None:
