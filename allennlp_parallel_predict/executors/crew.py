@@ -15,12 +15,11 @@ from collections import deque
 from typing import Callable, Deque, List, NamedTuple, Optional, Sequence
 
 from allennlp_parallel_predict.executors.retries import Task
+from allennlp_parallel_predict.executors.supervised import IN_HAND
 from allennlp_parallel_predict.executors.worker_process import READY, WorkerProcess
 
 logger = logging.getLogger(__name__)
 
-IN_HAND = 2
-"""Batches that a worker has: the one that it computes and, so that it never waits, the next."""
 _GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 _TICK = 0.25

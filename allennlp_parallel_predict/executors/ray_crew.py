@@ -15,12 +15,11 @@ from allennlp_parallel_predict.executors.ray_cluster import (
     clock,
 )
 from allennlp_parallel_predict.executors.retries import Task
+from allennlp_parallel_predict.executors.supervised import IN_HAND
 from allennlp_parallel_predict.worker import BatchResult
 
 logger = logging.getLogger(__name__)
 
-IN_HAND = 2
-"""Batches that an actor has: the one that it computes and, so that it never waits, the next."""
 _TICK = 1.0
 """Seconds after which a wait looks around, whatever happens."""
 _PATIENCE = 30.0

@@ -1,0 +1,216 @@
+"""
+What executors have in common whose workers can die.
+
+A batch is a task that waits, is in a worker's hands, is tried again or taken apart if that worker
+dies, and is settled once.
+"""
+
+import logging
+import sys
+from collections import deque
+from typing import Any, Deque, List, Optional
+
+from allennlp.predictors import Predictor
+from overrides import overrides
+
+from allennlp_parallel_predict.batching import Batch
+from allennlp_parallel_predict.errors import (
+    ModelStateError,
+    RemoteError,
+    SettingsError,
+    WorkerDied,
+    WorkerError,
+)
+from allennlp_parallel_predict.executors.executor import Executor
+from allennlp_parallel_predict.executors.retries import MAX_DEATHS_IN_A_ROW, Search, Task, lost
+from allennlp_parallel_predict.executors.window import Window
+from allennlp_parallel_predict.model_state import stateful_encoder
+from allennlp_parallel_predict.worker import BatchResult, Failure, WorkerOptions
+
+logger = logging.getLogger(__name__)
+
+IN_HAND = 2
+"""Batches that a worker has: the one that it computes and, so that it never waits, the next."""
+_WINDOW = 16
+"""Batches a worker that may lie between the oldest unfinished one and the newest."""
+_MAX_HELD_BYTES = 64 << 20
+
+
+class SupervisedExecutor(Executor):
+    """
+    The base of executors with workers that are watched and replaced. Who they are and how they are
+    talked to is up to the crew of a subclass.
+
+    # Parameters
+
+    num_workers : `int`, optional (default = `None`)
+        The number of workers; by default as many as the subclass finds room for.
+    batch_timeout : `float`, optional (default = `None`)
+        The seconds after which a worker is killed and its batch tried again.
+    max_retries : `int`, optional (default = `1`)
+        How often a batch whose worker died is tried again before its inputs are tried one by one.
+    allow_stateful_model : `bool`, optional (default = `False`)
+        Whether a model whose output depends on the batches before may run in several workers.
+
+    # Raises
+
+    `SettingsError`
+        If a setting has a value that it cannot have.
+    """
+
+    _crew: Any
+    """Has `members` and can `replace(member)`; there from `start` on."""
+
+    def __init__(
+        self,
+        num_workers: Optional[int] = None,
+        batch_timeout: Optional[float] = None,
+        max_retries: int = 1,
+        allow_stateful_model: bool = False,
+    ) -> None:
+        check_at_least(1, num_workers=num_workers)
+        check_at_least(0, max_retries=max_retries)
+        check_over_0(batch_timeout=batch_timeout)
+        self._batch_timeout = batch_timeout
+        self._max_retries = max_retries
+        self._allow_stateful_model = allow_stateful_model
+
+    def _begin(self, predictor: Predictor, options: WorkerOptions) -> None:
+        """The first step of `start`: from here on the number of workers is known."""
+        self._on_error = options.on_error
+        encoder = stateful_encoder(predictor._model)
+        if encoder is not None:
+            self._note_state(f"its module {encoder} is stateful")
+            if self.state_change is not None and self.num_workers > 1:
+                self._keep_in_order()
+        self._forget_tasks()
+
+    def _forget_tasks(self) -> None:
+        self._waiting: Deque[Task] = deque()
+        self._in_work = 0
+        width = _WINDOW * self.num_workers if self.keeps_order else sys.maxsize
+        self._window = Window(width, _MAX_HELD_BYTES if self.keeps_order else sys.maxsize)
+
+    def _note_state(self, change: str) -> None:
+        if not self._allow_stateful_model:
+            self.state_change = self.state_change or change
+
+    def _keep_in_order(self) -> None:
+        self.num_workers = 1
+        logger.warning(
+            "What this model predicts depends on the batches that it saw before (%s), so one "
+            "worker predicts all of them in order, as `allennlp predict` does. If that does not "
+            "matter to you, set executor.allow_stateful_model to true.",
+            self.state_change,
+        )
+
+    @overrides
+    def has_room(self) -> bool:
+        return self._in_work < IN_HAND * self.num_workers and self._window.is_open()
+
+    @overrides
+    def is_idle(self) -> bool:
+        return not self._window.batches
+
+    @overrides
+    def submit(self, batch: Batch) -> None:
+        self._window.enter(batch)
+        self._queue(Task(batch))
+        self._hand_out()
+
+    def _queue(self, *tasks: Task, first: bool = False) -> None:
+        self._in_work += len(tasks)
+        if first:
+            self._waiting.extendleft(reversed(tasks))
+        else:
+            self._waiting.extend(tasks)
+
+    def _hand_out(self) -> None:
+        """Gives tasks that wait to workers that are free."""
+        raise NotImplementedError
+
+    def _settle(self, task: Task, result: BatchResult, size: int) -> List[BatchResult]:
+        """Takes the result of a task to where it belongs; returns what may leave the executor."""
+        if task.search is not None:
+            merged = task.search.add(task, result)
+            if merged is None:
+                return []
+            result = merged
+        return self._release(result, size)
+
+    def _release(self, result: BatchResult, size: int) -> List[BatchResult]:
+        """A batch is finished; returns what may leave the executor."""
+        if result.state_change and self.num_workers > 1 and not self._allow_stateful_model:
+            raise ModelStateError(
+                f"what this model predicts depends on the batches that it saw before: "
+                f"{result.state_change}, for the first time in "
+                f"{self._window.batches[result.number].describe()}. Run it with --num-workers 1, "
+                "or set executor.allow_stateful_model to true if that does not matter to you"
+            )
+        self._window.leave(result.number, size)
+        return [result]
+
+    def _succeed(
+        self, member: Any, error: WorkerError, to_blame: Optional[Task], is_blameless: bool = False
+    ) -> List[BatchResult]:
+        """
+        Puts another worker in the place of one that has died.
+
+        # Parameters
+
+        member : `Any`
+            The place, which has `tasks`, `finished` and `deaths_in_a_row`.
+        error : `WorkerError`
+            What happened, in words.
+        to_blame : `Task`, optional
+            What the worker died over, if it was at work.
+        is_blameless : `bool`, optional (default = `False`)
+            Whether neither the worker nor what it did has anything to do with its end.
+        """
+        if self.state_change is not None and member.finished:
+            raise ModelStateError(
+                f"{error}. What this model predicts depends on the batches that it saw before "
+                f"({self.state_change}), and that state is lost: start the run anew"
+            )
+        is_first_time = to_blame is None or (
+            len(to_blame.batch.values) == 1 and not to_blame.deaths
+        )
+        if is_first_time and not is_blameless:
+            member.deaths_in_a_row += 1
+        others = [task for task in member.tasks if task is not to_blame]
+        self._in_work -= len(member.tasks)
+        member.tasks.clear()
+        self._queue(*others, first=True)
+        results = self._blame(to_blame, error) if to_blame is not None else []
+        if member.deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
+            raise WorkerDied(f"{error}; it is the third time in a row, so the run ends here")
+        logger.warning("%s; it is replaced", error)
+        self._crew.replace(member)
+        return results
+
+    def _blame(self, task: Task, error: WorkerError) -> List[BatchResult]:
+        """The worker died over this task: tries it again, takes it apart, or gives it up."""
+        task.deaths += 1
+        if task.deaths <= self._max_retries:
+            self._queue(task, first=True)
+            return []
+        if task.search is None and len(task.batch.values) > 1:
+            self._queue(*Search(task.batch).tasks, first=True)
+            return []
+        failure = Failure(0, RemoteError.of(error))
+        return self._settle(task, lost(task.batch, failure, self._on_error), 0)
+
+    def _describe_workers(self, how: str) -> str:
+        return f"{self.num_workers} worker{'s' * (self.num_workers > 1)} ({how})"
+
+
+def check_at_least(minimum: int, **values: Optional[float]) -> None:
+    for key, value in values.items():
+        if value is not None and value < minimum:
+            raise SettingsError(f"executor.{key} must be at least {minimum}, but it is {value}")
+
+
+def check_over_0(**values: Optional[float]) -> None:
+    for key, value in values.items():
+        if value is not None and value <= 0:
+            raise SettingsError(f"executor.{key} must be over 0, but it is {value}")
