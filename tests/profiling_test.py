@@ -290,6 +290,9 @@ class TestCommand:
         assert report["stages"][stages.FORWARD] > 0 and report["padding"]["share"] > 0.2
         assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
         assert (tmp_path / "p.svg").stat().st_size > 10_000
+        ran = parallel_predict.run([*command, "--profile"], output=output, cwd=str(tmp_path))
+        assert (ran.status, ran.output) == (0, plain.output), ran.stderr[-2000:]
+        assert "Profile: 30 lines" in ran.stderr
 
     def test_what_cannot_be_is_said_before_the_run(self, parallel_predict, tmp_path):
         wrong = parallel_predict.run(["parallel-predict", "--profile", "a.tar.gz", "in.jsonl"])

@@ -41,8 +41,9 @@ def add_profile_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _json_file(text: str) -> str:
-    # Else `--profile model.tar.gz input.jsonl` would take the archive for its file.
-    if not text.endswith(".json"):
+    # Else `--profile model.tar.gz input.jsonl` would take the archive for its file. (argparse asks
+    # about the `const` too.)
+    if text != _NO_FILE and not text.endswith(".json"):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no FILE.json (give --profile behind the other arguments if it is to "
             "have no file)"
