@@ -8,12 +8,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from benchmarks.contestants import CONTESTANTS, REFERENCE
+from benchmarks.contestants import CONTESTANTS, REFERENCE, REFERENCE_OF_1
 from benchmarks.workloads import ROOT
 
 FOLDER = ROOT / "docs" / "benchmarks"
 PACKAGES = ("allennlp", "torch", "transformers", "numpy", "joblib", "pebble", "mpire", "ray")
 TITLES = {contestant.name: contestant.title for contestant in CONTESTANTS}
+BATCH_SIZES = {contestant.name: contestant.batch_size for contestant in CONTESTANTS}
 
 Row = Dict[str, Any]
 
@@ -188,21 +189,28 @@ def _promises(results: Results) -> Iterator[Tuple[str, str, float, List[float]]]
 
         ours = get("ours")
         if workload in ("minilm", "g2p-large"):
-            yield workload, "exact / predict", 1.3, ours.ratios(get("predict"))
+            yield workload, "exact / predict, batches of 32", 1.3, ours.ratios(get("predict"))
+            of_one = get("ours-1").ratios(get("predict-1"))
+            yield workload, "exact / predict, batches of 1", 1.3, of_one
         shards = ours.ratios(get("shards"), "steady", "undisturbed")
         yield workload, "exact / two single-thread loops, perfectly sharded", 1.1, shards
         if workload == "minilm":
             yield workload, "bucket / predict", 1.9, get("ours-bucket").ratios(get("predict"))
-        best, ratios = _best_other(results, workload)
-        if best is not None:
-            yield workload, f"exact / the best other ({best})", 1.0, ratios
+        for name in ("ours", "ours-1"):
+            best, ratios = _best_other(results, workload, name)
+            if best is not None:
+                title = f"batches of {BATCH_SIZES[name]}, exact / the best other ({best})"
+                yield workload, title, 1.0, ratios
 
 
-def _best_other(results: Results, workload: str) -> Tuple[Optional[str], List[float]]:
+def _best_other(results: Results, workload: str, ours: str) -> Tuple[Optional[str], List[float]]:
+    """The fastest of the others with the same batches, and the ratios to it."""
     others = [
         name
         for name in results.contestants(workload)
-        if not name.startswith("ours") and name not in ("shards", REFERENCE)
+        if BATCH_SIZES[name] == BATCH_SIZES[ours]
+        and not name.startswith("ours")
+        and name not in ("shards", REFERENCE, REFERENCE_OF_1)
     ]
 
     def steady(name: str) -> float:
@@ -211,8 +219,8 @@ def _best_other(results: Results, workload: str) -> Tuple[Optional[str], List[fl
     best = max(others, key=steady, default=None)
     if best is None:
         return None, []
-    ours = results.figures(workload, "ours")
-    return TITLES[best], ours.ratios(results.figures(workload, best))
+    figures = results.figures(workload, ours)
+    return TITLES[best], figures.ratios(results.figures(workload, best))
 
 
 def _parent(results: Results) -> str:

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks import measure, report, workloads  # noqa: E402
-from benchmarks.contestants import CONTESTANTS, REFERENCE, Contestant  # noqa: E402
+from benchmarks.contestants import CONTESTANTS, REFERENCE, REFERENCE_OF_1, Contestant  # noqa: E402
 from benchmarks.workloads import CACHE, Workload  # noqa: E402
 
 WORKERS = 2
@@ -34,7 +34,7 @@ LEFT_OUT = {
     # Its large sister has them all.
     "g2p": ("torch", "futures", "joblib", "pebble", "mpire", "ray"),
     # What they show does not depend on the size of the archive.
-    "tagger": ("predict-1", "asyncio"),
+    "tagger": (REFERENCE_OF_1, "predict-1", "ours-1", "asyncio"),
 }
 LEAST_LIMIT = 40.0
 
@@ -151,7 +151,7 @@ class Run:
                 and contestant.name not in LEFT_OUT.get(workload.name, ())
             ]
             if number:
-                chosen = [c for c in chosen if c.name != REFERENCE]
+                chosen = [c for c in chosen if c.name not in (REFERENCE, REFERENCE_OF_1)]
                 # So that nobody always comes after the same.
                 turn = number % max(1, len(chosen))
                 chosen = chosen[turn:] + chosen[:turn]
@@ -190,7 +190,7 @@ class Run:
         """Whether the output is that of `predict` with the same batch size and one thread."""
         lines, size = self._plan.lines[workload.name], contestant.batch_size
         reference = CACHE / f"reference.{workload.name}.{lines}.{size}.jsonl"
-        if contestant.name in (REFERENCE, "predict-1"):
+        if contestant.name in (REFERENCE, REFERENCE_OF_1):
             reference.write_bytes(output)
         return reference.exists() and reference.read_bytes() == output
 

@@ -47,12 +47,16 @@ class Contestant(NamedTuple):
         return command
 
 
-def _ours(name: str, title: str, **settings: Any) -> Contestant:
-    return Contestant(name, title, None, "parallel-predict", settings=settings, is_main=True)
+def _ours(name: str, title: str, batch_size: int = 32, **settings: Any) -> Contestant:
+    return Contestant(
+        name, title, None, "parallel-predict", batch_size, settings=settings, is_main=True
+    )
 
 
 REFERENCE = "predict-1-thread"
 """What the outputs are compared to: as many threads as a worker has."""
+REFERENCE_OF_1 = "predict-1-1-thread"
+"""The same for those with batches of one."""
 
 
 CONTESTANTS = [
@@ -62,7 +66,14 @@ CONTESTANTS = [
         environment={"OMP_NUM_THREADS": "1"},
         is_main=True,
     ),
-    Contestant("predict-1", "allennlp predict, batch size 1", batch_size=1),
+    Contestant(
+        REFERENCE_OF_1,
+        "allennlp predict, batch size 1, 1 thread",
+        batch_size=1,
+        environment={"OMP_NUM_THREADS": "1"},
+        is_main=True,
+    ),
+    Contestant("predict-1", "allennlp predict, batch size 1", batch_size=1, is_main=True),
     Contestant("predict", "allennlp predict, batch size 32", is_main=True),
     Contestant(
         "naive", "Pool.starmap, predictor sent with each chunk", "naive_pool", may_hang=True
@@ -75,6 +86,7 @@ CONTESTANTS = [
     Contestant("pebble", "pebble", "pebble_pool", needs="pebble"),
     Contestant("mpire", "mpire", "mpire_pool", needs="mpire"),
     Contestant("ray", "Ray Data map_batches with actors", "ray_data", needs="ray"),
+    _ours("ours-1", "parallel-predict, batch size 1", batch_size=1),
     _ours("ours", "parallel-predict"),
     _ours("ours-bucket", "parallel-predict, bucket", **{"batching.type": "bucket"}),
 ]
