@@ -200,6 +200,8 @@ class Driver:
 
     def _start(self) -> None:
         self.executor.keeps_order = False
+        # Calls shall wait here, where they are gathered into batches and can be cancelled.
+        self.executor.has_reserve = False
         self.executor.start(self._predictor, WorkerOptions(on_error="skip", raw=True))
         self._finished_since_start = 0
 

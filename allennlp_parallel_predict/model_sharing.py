@@ -63,12 +63,12 @@ def pack(predictor: Predictor) -> PackedPredictor:
     return packed
 
 
-def unpack(pickled: bytes, memory: Any) -> Predictor:
+def unpack(pickled: Any, memory: Any) -> Predictor:
     """
     # Parameters
 
-    pickled : `bytes`
-        `PackedPredictor.pickled`.
+    pickled : `Any`
+        The bytes of `PackedPredictor.pickled`.
     memory : `Any`
         A writable buffer with the content of the memory file.
     """

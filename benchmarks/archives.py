@@ -156,6 +156,35 @@ def write_tagger(archive: Path, words: List[str], size: int, dim: int) -> None:
             },
         },
     }
+    _write_archive(archive, config, vocabulary)
+
+
+def write_wide(archive: Path, words: List[str], width: int) -> None:
+    """A `basic_classifier` with seeded weights, nearly all of them in one matrix."""
+    torch.manual_seed(width)
+    vocabulary = Vocabulary(tokens_to_add={"tokens": words, "labels": ["yes", "no"]})
+    feedforward = {
+        "input_dim": 50,
+        "num_layers": 2,
+        "hidden_dims": [width, width],
+        "activations": "relu",
+    }
+    config = {
+        "dataset_reader": {"type": "text_classification_json", "tokenizer": "whitespace"},
+        "model": {
+            "type": "basic_classifier",
+            "text_field_embedder": {
+                "token_embedders": {"tokens": {"type": "embedding", "embedding_dim": 50}}
+            },
+            "seq2vec_encoder": {"type": "boe", "embedding_dim": 50},
+            "feedforward": feedforward,
+        },
+    }
+    _write_archive(archive, config, vocabulary)
+
+
+def _write_archive(archive: Path, config: Dict[str, Any], vocabulary: Vocabulary) -> None:
+    """Writes a model as it is before any training."""
     import_plugins()
     model = Model.from_params(
         vocab=vocabulary, params=Params(json.loads(json.dumps(config["model"])))

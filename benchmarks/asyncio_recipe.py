@@ -23,6 +23,7 @@ from typing import Any, Awaitable, Callable, Dict, List
 
 import torch
 
+from benchmarks import report
 from benchmarks.workloads import ROOT, prepare
 
 CALLERS = 64
@@ -131,7 +132,7 @@ def main() -> None:
         run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
         (line,) = [x for x in run.stdout.decode().splitlines() if x.startswith("RESULT ")]
         results[name] = json.loads(line[len("RESULT ") :])
-    print(f"{CALLERS} concurrent callers, {large.title}\n")
+    print(report.heading(__doc__))
     print(
         "| | inputs/s | | p50 | p95 | p99 | 1 ms ticker, p99 late |\n|---|---|---|---|---|---|---|"
     )

@@ -14,7 +14,7 @@ from typing import Any, Dict, List
 
 import torch
 from allennlp.common.util import JsonDict
-from allennlp.data import DatasetReader, Vocabulary
+from allennlp.data import DatasetReader, Instance, Vocabulary
 from allennlp.data.tokenizers import WhitespaceTokenizer
 from allennlp.models import Model
 from allennlp.predictors import Predictor, SentenceTaggerPredictor, TextClassifierPredictor
@@ -43,15 +43,15 @@ class Timed(Predictor):
     """Mixed into a predictor, notes when it has predicted what."""
 
     @overrides
-    def predict_json(self, inputs: JsonDict) -> JsonDict:
-        output = super().predict_json(inputs)
+    def predict_instance(self, instance: Instance) -> JsonDict:
+        output = super().predict_instance(instance)
         note(1)
         return output
 
     @overrides
-    def predict_batch_json(self, inputs: List[JsonDict]) -> List[JsonDict]:
-        outputs = super().predict_batch_json(inputs)
-        note(len(inputs))
+    def predict_batch_instance(self, instances: List[Instance]) -> List[JsonDict]:
+        outputs = super().predict_batch_instance(instances)
+        note(len(instances))
         return outputs
 
 

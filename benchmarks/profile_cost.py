@@ -27,6 +27,7 @@ from allennlp_parallel_predict.executors import ProcessPoolExecutor  # noqa: E40
 from allennlp_parallel_predict.profiling.worker import SLICES, SUMS  # noqa: E402
 from allennlp_parallel_predict.sources import LineSource  # noqa: E402
 from allennlp_parallel_predict.worker import WorkerOptions  # noqa: E402
+from benchmarks import report  # noqa: E402
 
 
 def run(lines: int, batch_size: int, detail: Optional[str]) -> Tuple[float, float]:
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=1400)
     args = parser.parse_args()
     import_plugins()
+    print(report.heading(__doc__))
     for batch_size in (1, 32):
         for title, detail in (("off again", None), ("--profile", SUMS), ("with timeline", SLICES)):
             ratios: List[Tuple[float, float]] = []
@@ -71,7 +73,7 @@ def main() -> None:
                 ratios.append((on[0] / off[0], on[1] / off[1]))
             cpu, wall = (statistics.median(column) - 1 for column in zip(*ratios))
             print(
-                f"batches of {batch_size:3}, {title:14} CPU {cpu:+.1%}, time {wall:+.1%} "
+                f"* batches of {batch_size:3}, {title:14} CPU {cpu:+.1%}, time {wall:+.1%} "
                 f"(medians of {args.pairs} pairs)",
                 flush=True,
             )

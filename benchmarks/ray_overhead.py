@@ -25,7 +25,7 @@ from allennlp_parallel_predict.archives import load_predictor
 from allennlp_parallel_predict.batching import LINES, Batch
 from allennlp_parallel_predict.executors import Executor, ProcessPoolExecutor, RayExecutor
 from allennlp_parallel_predict.worker import WorkerOptions
-from benchmarks import predictors  # noqa: F401  (registers them)
+from benchmarks import predictors, report  # noqa: F401  (the predictors are registered)
 from benchmarks.workloads import prepare
 
 BATCH_SIZE = 32
@@ -186,5 +186,6 @@ def _memory_of_node() -> Any:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    print(report.heading(__doc__))
     for name in sys.argv[1:] or ["throughput", "dispatch", "memory"]:
         globals()[name]()

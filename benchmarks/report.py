@@ -84,7 +84,7 @@ def write(rows: Sequence[Row], folder: Path) -> None:
     sections += _plots(results, folder)
     sections += [_targets(results)]
     sections += [_table(results, workload) for workload in results.workloads]
-    sections += [_parent(results)]
+    sections += [_parent(results), _other_pages(folder)]
     (folder / "README.md").write_text("\n".join(sections))
     (folder / "results.json").write_text(json.dumps(list(rows), indent=1) + "\n")
 
@@ -242,6 +242,14 @@ def _parent(results: Results) -> str:
             feeds = 1e3 / seconds / speed
             lines.append(f"| {workload} | {seconds:.3f} | {feeds:,.0f} |")
     return "\n".join(lines) + "\n"
+
+
+def _other_pages(folder: Path) -> str:
+    """What the smaller benchmarks have written (`python benchmarks/NAME.py > NAME.md`)."""
+    pages = [path for path in sorted(folder.glob("*.md")) if path.name != "README.md"]
+    titles = [path.read_text().split("\n", 1)[0].lstrip("# ") for path in pages]
+    lines = [f"* [{title}]({path.name})" for path, title in zip(pages, titles)]
+    return "\n".join(["## More", "", *lines]) + "\n" if lines else ""
 
 
 def _median(values: Sequence[float]) -> Optional[float]:

@@ -6,6 +6,8 @@ What the benchmark predicts: four archives and the inputs for them, built once a
     g2p-large   the same task with 2 x 256 LSTMs, beam size 5 and up to 40 steps
     tagger      an LSTM tagger with an embedding matrix of 400,000 x 300: an archive of 500 MB
 
+and a fifth for the memory alone, `wide`, with as many parameters and a small vocabulary.
+
 Everything is made here from installed packages, so nothing is downloaded.
 """
 
@@ -23,6 +25,7 @@ SENTENCES = 12_000
 """The first 8,192 are predicted, the others are there to learn from."""
 PREDICTED = 8_192
 EMBEDDINGS = (400_000, 300)
+WIDTH = 11_000
 
 
 class Workload(NamedTuple):
@@ -106,6 +109,18 @@ def _tagger() -> Workload:
     return Workload("tagger", title, "timed_tagger", archive, _predicted_sentences())
 
 
+def _wide() -> Workload:
+    archive = CACHE / "wide.tar.gz"
+    if not archive.exists():
+        from benchmarks.archives import write_wide
+
+        _log("building the archive with 500 MB in one matrix")
+        words = {w for line in open(_sentences()) for w in json.loads(line)["sentence"].split()}
+        write_wide(archive, sorted(words)[:5000], WIDTH)
+    title = "text classifier, one matrix of 11,000 x 11,000 (500 MB)"
+    return Workload("wide", title, "timed_text_classifier", archive, _predicted_sentences())
+
+
 def _sentences() -> Path:
     path = CACHE / "sentences.jsonl"
     if not path.exists():
@@ -144,3 +159,4 @@ _BUILDERS: Dict[str, Callable[[], Workload]] = {
     "tagger": _tagger,
 }
 NAMES = list(_BUILDERS)
+_BUILDERS["wide"] = _wide

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from allennlp_parallel_predict.batching import BucketBatching
+from allennlp_parallel_predict.batching import LINES, Batch, BucketBatching
 from allennlp_parallel_predict.errors import (
     ModelStateError,
     SettingsError,
@@ -183,6 +183,18 @@ class TestOrder:
     def test_stragglers(self, tmp_path):
         slow = {n: {"do": "sleep", "seconds": n * 7 % 5 * 0.02} for n in range(0, 120, 3)}
         assert run(numbered(120, slow), tmp_path, num_workers=4).output == without(120)
+
+    def test_the_last_batches_wait_for_whoever_is_free(self):
+        executor = ProcessPoolExecutor(num_workers=2, allow_stateful_model=True)
+        executor.start(predictor_of(), WorkerOptions())
+        finished = []
+        for item in numbered(4, {0: {"do": "sleep", "seconds": 1}}):
+            line = json.dumps(item)
+            executor.submit(Batch(item["n"], LINES, [line], [item["n"]], [item["n"] + 1]))
+        while not executor.is_idle():
+            finished += [result.number for result in executor.collect()]
+        executor.close()
+        assert finished == [1, 2, 3, 0]
 
 
 class TestAModelThatKeepsState:

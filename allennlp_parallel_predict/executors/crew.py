@@ -40,6 +40,7 @@ class Member:
         self.number = number
         self.tasks: Deque[Task] = deque()
         self.deaths_in_a_row = 0
+        self.is_listed_hungry = False
         self.fill(process)
 
     def fill(self, process: WorkerProcess) -> None:
@@ -130,13 +131,14 @@ class Crew:
         self._idle.append(member)
 
     def take_free(self, in_hand: int = IN_HAND) -> Optional[Member]:
-        """A member that can take a batch, an idle one if there is one; `None` if there is not."""
+        """A member that has less than `in_hand` batches, an idle one if there is one."""
         while self._idle:
             member = self._idle.popleft()
             if not member.tasks and self._may_take(member):
                 return member
         while in_hand > 1 and self._hungry:
             member = self._hungry.popleft()
+            member.is_listed_hungry = False
             if 0 < len(member.tasks) < in_hand and self._may_take(member):
                 return member
         return None
@@ -156,7 +158,8 @@ class Crew:
     def _offer(self, member: Member) -> None:
         if not member.tasks:
             self._idle.append(member)
-        elif len(member.tasks) < IN_HAND:
+        elif len(member.tasks) < IN_HAND and not member.is_listed_hungry:
+            member.is_listed_hungry = True
             self._hungry.append(member)
 
     def finish_task(self, member: Member) -> Task:

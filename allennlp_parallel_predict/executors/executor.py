@@ -51,6 +51,12 @@ class Executor(Registrable):
     worker runs far ahead of it then. Set it before `start`.
     """
 
+    has_reserve: bool = True
+    """
+    Whether a batch a worker waits for whoever is free first, so that at the end of the input nobody
+    has two left while another has none. Set it before `start`.
+    """
+
     state_change: Optional[str] = None
     """What the model was found to keep from batch to batch, unless that does not matter."""
 

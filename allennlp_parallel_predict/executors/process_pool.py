@@ -125,7 +125,7 @@ class ProcessPoolExecutor(SupervisedExecutor):
     @overrides
     def _hand_out(self) -> None:
         while self._waiting:
-            member = self._crew.take_free()
+            member = self._crew.take_free(self._in_hand())
             if member is None:
                 return
             task = self._waiting.popleft()

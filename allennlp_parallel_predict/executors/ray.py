@@ -143,7 +143,7 @@ class RayExecutor(SupervisedExecutor):
     def _hand_out(self) -> None:
         crew = self._running()
         while self._waiting:
-            member = free_member(crew.members)
+            member = free_member(crew.members, self._in_hand())
             if member is None or (self._is_probing and any(m.tasks for m in crew.members)):
                 return
             task = self._waiting.popleft()

@@ -15,7 +15,6 @@ from allennlp_parallel_predict.executors.ray_cluster import (
     clock,
 )
 from allennlp_parallel_predict.executors.retries import Task
-from allennlp_parallel_predict.executors.supervised import IN_HAND
 from allennlp_parallel_predict.worker import BatchResult
 
 logger = logging.getLogger(__name__)
@@ -41,9 +40,9 @@ class RayMember:
         self.since = 0.0
         self.timed_out = False
 
-    def is_free(self) -> bool:
+    def is_free(self, in_hand: int) -> bool:
         return (
-            len(self.tasks) < IN_HAND
+            len(self.tasks) < in_hand
             and self.identity is not None
             and not self.errors
             and not self.timed_out
@@ -223,11 +222,11 @@ class RayCrew:
         self._doorbell.close()
 
 
-def free_member(members: Sequence[RayMember]) -> Optional[RayMember]:
-    """One that can take a batch; rather one that has none than one that has."""
+def free_member(members: Sequence[RayMember], in_hand: int) -> Optional[RayMember]:
+    """One that has less than `in_hand` batches; rather one that has none than one that has."""
     busy = None
     for member in members:
-        if member.is_free():
+        if member.is_free(in_hand):
             if not member.tasks:
                 return member
             busy = busy or member

@@ -106,7 +106,15 @@ class SupervisedExecutor(Executor):
 
     @overrides
     def has_room(self) -> bool:
-        return self._in_work < IN_HAND * self.num_workers and self._window.is_open()
+        most = IN_HAND * self.num_workers + self._reserve()
+        return self._in_work < most and self._window.is_open()
+
+    def _reserve(self) -> int:
+        return self.num_workers if self.has_reserve and self.num_workers > 1 else 0
+
+    def _in_hand(self) -> int:
+        """The batches that a worker may have now."""
+        return IN_HAND if len(self._waiting) > self._reserve() else 1
 
     @overrides
     def is_idle(self) -> bool:

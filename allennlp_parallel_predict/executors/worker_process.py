@@ -256,14 +256,11 @@ def spawned_main(sock_fileno: int, file_fileno: int, size: int, parent: int) -> 
 def _serve_packed(sock_fileno: int, file_fileno: int, size: int, parent: int) -> None:
     _become_worker(parent)
     sock = socket.socket(fileno=sock_fileno)
-    first, second, third = [receive_blocking(sock) for _ in range(3)]
-    if first is None or second is None or third is None:
-        return
-    setup: WorkerSetup = pickle.loads(first)
     memory = model_sharing.map_file(file_fileno, size)
-    predictor = model_sharing.unpack(bytes(second), memory)
-    on_gpu: Optional[torch.Tensor] = pickle.loads(third)
     os.close(file_fileno)
+    setup: WorkerSetup = pickle.loads(_receive_part(sock))
+    predictor = model_sharing.unpack(_receive_part(sock), memory)
+    on_gpu: Optional[torch.Tensor] = pickle.loads(_receive_part(sock))
     if setup.cuda_device >= 0:
         if on_gpu is not None:
             model_sharing.adopt(predictor._model, memory, on_gpu)
@@ -272,6 +269,13 @@ def _serve_packed(sock_fileno: int, file_fileno: int, size: int, parent: int) ->
     elif not setup.share_model:
         model_sharing.unshare(predictor._model)
     _serve(sock, predictor, setup)
+
+
+def _receive_part(sock: socket.socket) -> bytearray:
+    part = receive_blocking(sock)
+    if part is None:
+        raise ConnectionError  # the parent needs this worker no longer
+    return part
 
 
 def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> None:
