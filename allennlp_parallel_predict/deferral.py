@@ -12,7 +12,7 @@ import inspect
 import pickle
 import textwrap
 from contextlib import contextmanager
-from typing import Any, Iterator, List, MutableMapping, NamedTuple, Optional
+from typing import Any, Iterator, List, MutableMapping, NamedTuple, Optional, Sequence
 
 from allennlp.data import DatasetReader, Field, Instance
 
@@ -103,8 +103,17 @@ def deferring(reader: DatasetReader) -> Iterator[None]:
 
 def can_be_deferred(reader: DatasetReader) -> bool:
     """Whether `text_to_instance` always returns an instance, as far as its source shows."""
-    method = type(reader).text_to_instance
-    if method is DatasetReader.text_to_instance or "text_to_instance" in vars(reader):
+    if "text_to_instance" in vars(reader):
+        return False
+    return _always_gives_an_instance(
+        [owner for owner in type(reader).__mro__ if "text_to_instance" in vars(owner)]
+    )
+
+
+def _always_gives_an_instance(owners: Sequence[type]) -> bool:
+    """Of the first of some classes, each of which may call the next one's method as `super()`'s."""
+    method = vars(owners[0])["text_to_instance"]
+    if owners[0] is DatasetReader:
         return False
     if inspect.signature(method).return_annotation not in (Instance, "Instance"):
         return False
@@ -114,9 +123,12 @@ def can_be_deferred(reader: DatasetReader) -> bool:
         return False
     function = tree.body[0]
     assert isinstance(function, ast.FunctionDef)
-    returns = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
+    returns = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
     return _always_leaves(function.body) and all(
-        isinstance(node.value, ast.Name) or _is_instance_call(node.value) for node in returns
+        isinstance(value, ast.Name)
+        or _is_instance_call(value)
+        or (_is_call_of_super(value) and _always_gives_an_instance(owners[1:]))
+        for value in returns
     )
 
 
@@ -133,4 +145,15 @@ def _is_instance_call(node: Optional[ast.AST]) -> bool:
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id == Instance.__name__
+    )
+
+
+def _is_call_of_super(node: Optional[ast.AST]) -> bool:
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "text_to_instance"
+        and isinstance(node.func.value, ast.Call)
+        and isinstance(node.func.value.func, ast.Name)
+        and node.func.value.func.id == "super"
     )

@@ -121,14 +121,17 @@ class Tuner:
         rest = end - time.monotonic()
         groupings = [(size, name) for size in BATCH_SIZES for name in ("in_order", "bucket")]
         longest = _largest(max(BATCH_SIZES), line_seconds, 0.5 * rest / 12, self._inputs)
-        self._try(
-            [
-                best.candidate._replace(batch_size=size, batching=name)
-                for size, name in groupings
-                if size <= longest and (size, name) != (1, "bucket")
-            ],
-            0.6 * rest,
-        )
+        grouped = [
+            best.candidate._replace(batch_size=size, batching=name)
+            for size, name in groupings
+            if size <= longest and (size, name) != (1, "bucket")
+        ]
+        self._try(grouped, 0.5 * rest)
+        # All crews again: something else may have kept the machine busy when they were compared.
+        tried = (trial.candidate for trial in self.ranked() if trial.candidate in grouped)
+        grouping = next(tried, best.candidate)
+        again = [grouping._replace(workers=w, threads=t) for w, t in crews]
+        self._try(again, 0.3 * (end - time.monotonic()))
         finalists = self.ranked()[:_FINALISTS]
         for share in (0.5, 1.0):  # in turn, so that what else the machine does falls on all
             rest = share * (end - time.monotonic())

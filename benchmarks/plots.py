@@ -55,7 +55,7 @@ def _panels(results: Results, title: str, label: str) -> Any:
     for unused in flat[len(workloads) :]:
         unused.axis("off")
     for axis, workload in zip(flat, workloads):
-        axis.set_title(textwrap.fill(_capitalized(results.workloads[workload]["title"]), 48))
+        axis.set_title(textwrap.fill(_capitalized(results.workloads[workload]["title"]), 36))
         axis.set_xlabel(label)
         axis.tick_params(axis="y", length=0)
         axis.grid(axis="x", color="#e3e6ea", linewidth=0.8)

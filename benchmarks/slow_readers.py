@@ -4,7 +4,7 @@ in it: each instance takes 4 ms of CPU time.
 """
 
 import time
-from typing import Any
+from typing import Any, Iterator
 
 from allennlp.data import DatasetReader, Instance
 from allennlp_models.generation.dataset_readers import Seq2SeqDatasetReader
@@ -32,3 +32,9 @@ class SlowReader(SlowShardingReader):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.manual_distributed_sharding = self.manual_multiprocess_sharding = False
+
+    @overrides
+    def _read(self, file_path: Any) -> Iterator[Instance]:
+        with open(file_path) as file:
+            for line in file:
+                yield self.text_to_instance(*line.rstrip("\n").split("\t"))

@@ -60,6 +60,16 @@ class HelpedReader(PlainReader):
         return self.helper()
 
 
+class CallingReader(PlainReader):
+    def text_to_instance(self, words, label=None) -> Instance:  # type: ignore
+        return super().text_to_instance([word.lower() for word in words], label)
+
+
+class CallingOptionalReader(OptionalReader):
+    def text_to_instance(self, words, label=None) -> Instance:  # type: ignore
+        return super().text_to_instance(words, label)
+
+
 def shown(instance):
     return {name: str(field) for name, field in instance.fields.items()}
 
@@ -101,6 +111,8 @@ def test_the_reader_is_as_before_afterwards():
         (SilentlyOptionalReader, False),
         (EndlessReader, False),
         (HelpedReader, False),
+        (CallingReader, True),
+        (CallingOptionalReader, False),
         (DatasetReader, False),
     ],
 )
