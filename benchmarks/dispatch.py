@@ -4,6 +4,10 @@ The dispatch ceiling: how many lines a second a pool can deal out and take back,
 The predictor gives back what it gets, so all that is measured is the pool: reading the file,
 batches of 32 lines to two workers and back, and writing the file. Workers are up and warm. All
 pools call the same predictor in the same way.
+
+`multiprocessing.Pool` and torch's read the whole input ahead, however large it is, and joblib sends
+many batches at a time; they move more lines a second than this pool, which holds a few batches a
+worker and does what `predict` does for each line (it describes the input in JSON).
 """
 
 import argparse
