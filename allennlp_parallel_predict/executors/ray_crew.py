@@ -107,6 +107,7 @@ class RayCrew:
     ) -> None:
         self.members: List[RayMember] = []
         self.restarts = 0
+        self._nodes = 0
         self._ray = ray
         self._packed = packed
         self._setup = setup
@@ -202,8 +203,9 @@ class RayCrew:
         return member.identity.node not in {n["NodeID"] for n in self._ray.nodes() if n["Alive"]}
 
     def nodes(self) -> int:
-        """The number of nodes that members are on."""
-        return len({member.identity.node for member in self.members if member.identity})
+        """The number of nodes that members are on, or were at the end."""
+        self._nodes = len({m.identity.node for m in self.members if m.identity}) or self._nodes
+        return self._nodes
 
     def replace(self, member: RayMember) -> None:
         self.drop(member)
@@ -215,6 +217,7 @@ class RayCrew:
         self._ray.kill(member.actor, no_restart=True)
 
     def kill(self) -> None:
+        self.nodes()  # the report of a profile is written after the end
         while self.members:
             self.drop(self.members[-1])
         self._packed = []
