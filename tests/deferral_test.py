@@ -65,6 +65,12 @@ class CallingReader(PlainReader):
         return super().text_to_instance([word.lower() for word in words], label)
 
 
+class StaticReader(PlainReader):
+    @staticmethod
+    def text_to_instance(words, label=None) -> Instance:  # type: ignore
+        return Instance({})
+
+
 class CallingOptionalReader(OptionalReader):
     def text_to_instance(self, words, label=None) -> Instance:  # type: ignore
         return super().text_to_instance(words, label)
@@ -112,6 +118,7 @@ def test_the_reader_is_as_before_afterwards():
         (EndlessReader, False),
         (HelpedReader, False),
         (CallingReader, True),
+        (StaticReader, False),
         (CallingOptionalReader, False),
         (DatasetReader, False),
     ],

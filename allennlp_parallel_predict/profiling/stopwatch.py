@@ -8,7 +8,6 @@ stage, and the stages add up to the time that has passed, whatever calls whateve
 import functools
 import threading
 import time
-from collections import defaultdict
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -55,7 +54,7 @@ class Stopwatch:
         self._stack = [base]
         self.now = time.monotonic() if since is None else since
         """When a stage was last entered or left."""
-        self._seconds: Dict[str, float] = defaultdict(float)
+        self._seconds: Dict[str, float] = {}
         self._slices: Optional[List[Slice]] = [] if keeps_slices else None
         self.take_over()
 
@@ -66,10 +65,10 @@ class Stopwatch:
     def restart(self, since: float, stage: str) -> None:
         """Forgets everything; what has been since then was `stage`."""
         self.take()
-        base, self._stack[:] = list(self._stack), [stage]
+        base, self._stack = self._stack, [stage]
         self.now = since
         self._charge()
-        self._stack[:] = base
+        self._stack = base
 
     def enter(self, stage: str) -> None:
         self._charge()
@@ -81,7 +80,7 @@ class Stopwatch:
 
     def _charge(self) -> None:
         now, stage = time.monotonic(), self._stack[-1]
-        self._seconds[stage] += now - self.now
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self.now
         if self._slices is not None:
             _extend(self._slices, stage, self.now, now)
         self.now = now
@@ -97,21 +96,15 @@ class Stopwatch:
     def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, but the time of its calls is this stage's."""
 
-        # Called a dozen times for each line: what is looked up only once is worth a local name.
-        charge, push, pop = self._charge, self._stack.append, self._stack.pop
-        this_thread = threading.get_ident
-
         @functools.wraps(function)
         def in_stage(*args: Any, **kwargs: Any) -> Any:
-            if this_thread() != self._thread:
+            if threading.get_ident() != self._thread:
                 return function(*args, **kwargs)
-            charge()
-            push(stage)
+            self.enter(stage)
             try:
                 return function(*args, **kwargs)
             finally:
-                charge()
-                pop()
+                self.leave()
 
         return in_stage
 
@@ -124,10 +117,10 @@ class Stopwatch:
         """
         self._charge()
         seconds, slices = self._seconds, self._slices
-        self._seconds = defaultdict(float)
+        self._seconds = {}
         if self._slices is not None:
             self._slices = []
-        return dict(seconds), slices or [], self.now
+        return seconds, slices or [], self.now
 
 
 def _extend(slices: List[Slice], stage: str, start: float, end: float) -> None:
