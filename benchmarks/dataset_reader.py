@@ -39,10 +39,7 @@ def run(workload: Workload, path: Path, subcommand: str, reader: str) -> measure
     command = contestant.command(workload.archive, workload.predictor, path, output, 2)
     command += ["--include-package", "benchmarks.slow_readers", "--use-dataset-reader"]
     command += ["--overrides", json.dumps({"dataset_reader.type": reader})]
-    measured = measure.run(command, output, environment={"OMP_NUM_THREADS": "1"})
-    if measured.outcome != "ok":
-        sys.exit(f"{' '.join(command)}: {measured.outcome} {measured.note}")
-    return measured
+    return measure.run_well(command, output, environment={"OMP_NUM_THREADS": "1"})
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import psutil
 
@@ -120,6 +120,14 @@ def run(
             *watch.between(times.start, times.end),
             output.read_bytes() if output is not None and output.exists() else b"",
         )
+
+
+def run_well(command: Sequence[str], output: Path, **how: Any) -> Measured:
+    """`run`, of a command without which there is nothing to report."""
+    measured = run(command, output, **how)
+    if measured.outcome != "ok":
+        sys.exit(f"{' '.join(command)}: {measured.outcome} {measured.note}")
+    return measured
 
 
 class _Watch:

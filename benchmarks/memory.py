@@ -29,10 +29,7 @@ def measure_one(workload: Workload, lines: int, workers: int, **settings: Any) -
     contestant = Contestant("", "", None, subcommand, settings=settings or None)
     inputs, output = workload.head(lines), CACHE / "memory.out"
     command = contestant.command(workload.archive, workload.predictor, inputs, output, workers)
-    measured = measure.run(command, output, memory_interval=_INTERVAL)
-    if measured.outcome != "ok":
-        sys.exit(f"{' '.join(command)}: {measured.outcome} {measured.note}")
-    return measured
+    return measure.run_well(command, output, memory_interval=_INTERVAL)
 
 
 def main() -> None:

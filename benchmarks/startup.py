@@ -31,10 +31,7 @@ def run(workload: Workload, subcommand: str, interval: float) -> measure.Measure
     command = contestant.command(
         workload.archive, workload.predictor, workload.head(LINES), output, 2
     )
-    measured = measure.run(command, output, memory_interval=interval)
-    if measured.outcome != "ok":
-        sys.exit(f"{' '.join(command)}: {measured.outcome} {measured.note}")
-    return measured
+    return measure.run_well(command, output, memory_interval=interval)
 
 
 def main() -> None:

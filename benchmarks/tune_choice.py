@@ -10,7 +10,7 @@ import itertools
 import sys
 from pathlib import Path
 from statistics import median
-from typing import List
+from typing import Dict, List
 
 if __name__ == "__main__":
     # The repository instead of this folder, whose names AllenNLP's search for plugins would find.
@@ -57,7 +57,7 @@ def compare(workload: Workload, budget: float, seconds: float) -> str:
     for candidate in grid(cpus):
         exhaustive.attempt(candidate, seconds)
     finalists = list(dict.fromkeys([choice, *(t.candidate for t in exhaustive.ranked()[:3])]))
-    rates = {candidate: [] for candidate in finalists}  # type: ignore[var-annotated]
+    rates: Dict[Candidate, List[float]] = {candidate: [] for candidate in finalists}
     for _ in range(_ROUNDS):
         for candidate in finalists:
             rates[candidate].append(tuner().attempt(candidate, 2 * seconds).lines_per_second)

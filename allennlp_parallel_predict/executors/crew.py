@@ -11,7 +11,7 @@ import selectors
 import signal
 import socket
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Callable, Deque, List, NamedTuple, Optional, Sequence
 
 from allennlp_parallel_predict.executors.retries import Task
@@ -40,7 +40,6 @@ class Member:
         self.number = number
         self.tasks: Deque[Task] = deque()
         self.deaths_in_a_row = 0
-        self.is_listed_hungry = False
         self.fill(process)
 
     def fill(self, process: WorkerProcess) -> None:
@@ -109,7 +108,7 @@ class Crew:
         self._selector = selectors.DefaultSelector()
         # Members that may have fewer batches than they can hold; looked over when taken out.
         self._idle: Deque[Member] = deque()
-        self._hungry: Deque[Member] = deque()
+        self._hungry: "OrderedDict[Member, None]" = OrderedDict()
         self._retired: List[WorkerProcess] = []
         self._next_look = time.monotonic() + self._tick
         try:
@@ -130,15 +129,14 @@ class Crew:
         self._selector.register(process.channel.socket, selectors.EVENT_READ, member)
         self._idle.append(member)
 
-    def take_free(self, in_hand: int = IN_HAND) -> Optional[Member]:
+    def take_free(self, in_hand: int) -> Optional[Member]:
         """A member that has less than `in_hand` batches, an idle one if there is one."""
         while self._idle:
             member = self._idle.popleft()
             if not member.tasks and self._may_take(member):
                 return member
         while in_hand > 1 and self._hungry:
-            member = self._hungry.popleft()
-            member.is_listed_hungry = False
+            member, _ = self._hungry.popitem(last=False)
             if 0 < len(member.tasks) < in_hand and self._may_take(member):
                 return member
         return None
@@ -158,9 +156,8 @@ class Crew:
     def _offer(self, member: Member) -> None:
         if not member.tasks:
             self._idle.append(member)
-        elif len(member.tasks) < IN_HAND and not member.is_listed_hungry:
-            member.is_listed_hungry = True
-            self._hungry.append(member)
+        elif len(member.tasks) < IN_HAND:
+            self._hungry[member] = None
 
     def finish_task(self, member: Member) -> Task:
         """Takes the task off the member's hands that it has just finished."""

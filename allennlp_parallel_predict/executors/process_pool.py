@@ -141,7 +141,7 @@ class ProcessPoolExecutor(SupervisedExecutor):
             if event.member not in self._crew.members or event.process != event.member.process:
                 continue  # of a crew, or a process, that has just been replaced
             if event.message is None:
-                results += self._succeed(
+                results += self._replace(
                     event.member, self._death(event.member), event.member.task_to_blame()
                 )
             else:

@@ -212,7 +212,7 @@ class RayExecutor(SupervisedExecutor):
         error = member.describe_death(cause, self._batch_timeout)
         is_node_gone = self._running().is_node_gone(member)
         to_blame = member.tasks[0] if member.tasks and not is_node_gone else None
-        return self._succeed(member, error, to_blame, is_blameless=is_node_gone)
+        return self._replace(member, error, to_blame, is_blameless=is_node_gone)
 
     @overrides
     def close(self) -> None:

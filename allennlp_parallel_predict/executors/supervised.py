@@ -158,7 +158,7 @@ class SupervisedExecutor(Executor):
         self._window.leave(result.number, size)
         return [result]
 
-    def _succeed(
+    def _replace(
         self, member: Any, error: WorkerError, to_blame: Optional[Task], is_blameless: bool = False
     ) -> List[BatchResult]:
         """
