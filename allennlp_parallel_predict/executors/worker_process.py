@@ -24,7 +24,7 @@ import torch
 from allennlp.predictors import Predictor
 from torch.multiprocessing.reductions import ForkingPickler
 
-from allennlp_parallel_predict import model_sharing, tuning
+from allennlp_parallel_predict import beam_search, model_sharing, tuning
 from allennlp_parallel_predict.batching import Batch
 from allennlp_parallel_predict.errors import RemoteError
 from allennlp_parallel_predict.executors.channel import (
@@ -282,6 +282,7 @@ def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> Non
     """Predicts batch after batch until the parent has no more."""
     tuning.tune_process(setup.threads, setup.cpus)
     tuning.use_inference_mode(predictor._model)
+    beam_search.use_row_copies()
     worker = Worker(predictor, setup.options)
     send_blocking(sock, READY)
     receive, load, send = receive_blocking, pickle.loads, _send_result
