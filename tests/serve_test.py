@@ -1,5 +1,6 @@
 """The example of a service, really started, with real requests."""
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pools import faulty_async
 from running import leftover_children
 
 pytest.importorskip("uvicorn")
@@ -20,6 +22,9 @@ pytest.importorskip("starlette")
 pytestmark = pytest.mark.timeout(90)
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "examples"))
+import serve  # noqa: E402
+
 ARCHIVE = ROOT / "examples" / "g2p" / "model.tar.gz"
 
 # Requests from another process, so that they do not wait for each other in this one: many at once,
@@ -182,6 +187,53 @@ def test_too_many_requests(server):
     # Those that waited, and those that the two stopped workers had.
     assert set(statuses) == {200, 429} and 40 <= statuses.count(200) <= 40 + 2 * 32
     assert server.call("/predict", {"source": "again"})[0] == 200
+
+
+def test_a_prediction_that_takes_too_long():
+    server = Server("--timeout", "1")
+    try:
+        assert server.call("/predict", {"source": "first"})[0] == 200
+        for worker in server.workers():
+            worker.suspend()
+        for path, body in (("/predict", {"source": "x"}), ("/predict/batch", [{"source": "x"}])):
+            status, answer = server.call(path, body)
+            assert status == 504 and "takes too long" in answer["error"]
+        for worker in server.workers():
+            worker.resume()
+        assert server.call("/predict", {"source": "again"})[0] == 200
+    finally:
+        server.close()
+
+
+def test_requests_after_the_predictors_end():
+    """They reach the app only in the moment between its end and that of the connections."""
+
+    async def call(app, path, body=b""):
+        sent = []
+
+        async def receive():
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        method = "POST" if body else "GET"
+        scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
+        await app(scope, receive, send)
+        return sent[0]["status"], json.loads(sent[1]["body"])
+
+    async def test():
+        predictor = faulty_async()
+        app = serve.Service(predictor, 1000, 10.0, 4).app()
+        await predictor.start()
+        assert await call(app, "/health") == (200, {"workers": 2})
+        assert (await call(app, "/predict", b'{"n": 1}'))[0] == 200
+        await predictor.close()
+        assert await call(app, "/health") == (503, {"workers": 0})
+        for path, body in (("/predict", b'{"n": 1}'), ("/predict/batch", b'[{"n": 1}]')):
+            assert await call(app, path, body) == (503, {"error": "the server is being shut down"})
+
+    asyncio.run(test())
 
 
 def test_it_finishes_what_is_under_way_when_it_is_told_to_end(server):
