@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 
+import anyio
 import pytest
 from allennlp.predictors import Predictor
 
@@ -220,8 +221,10 @@ class TestLoops:
             assert asyncio.run(predictor.predict_json({"n": n}))["n"] == n
         asyncio.run(predictor.close())
 
-    def test_uvloop(self):
-        uvloop = pytest.importorskip("uvloop")
+    @pytest.mark.parametrize("use_uvloop", [False, True])
+    def test_anyio_and_uvloop(self, use_uvloop):
+        if use_uvloop:
+            pytest.importorskip("uvloop")
 
         async def test():
             async with faulty_async() as predictor:
@@ -229,10 +232,20 @@ class TestLoops:
                 assert numbers(outputs) == list(range(50))
                 stream = predictor.predict_stream(iter(numbered(50)))
                 assert [output["n"] async for output in stream] == list(range(50))
+                done = []
 
-        loop = uvloop.new_event_loop()
-        loop.run_until_complete(test())
-        loop.close()
+                async def call(n):
+                    done.append((await predictor.predict_json({"n": n}))["n"])
+
+                async with anyio.create_task_group() as group:
+                    for n in range(20):
+                        group.start_soon(call, n)
+                assert sorted(done) == list(range(20))
+                with anyio.move_on_after(0.1) as scope:
+                    await predictor.predict_json({"n": 0, "do": "sleep", "seconds": 1})
+                assert scope.cancel_called
+
+        anyio.run(test, backend="asyncio", backend_options={"use_uvloop": use_uvloop})
 
     @staticmethod
     @run
