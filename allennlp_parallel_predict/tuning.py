@@ -8,7 +8,9 @@ models), which is why it is a setting.
 import ctypes
 import functools
 import os
+import re
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Iterator, List, Optional
 
 import torch
@@ -18,6 +20,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _TRIM_THRESHOLD = 512 << 20
 _TOKENIZERS = "TOKENIZERS_PARALLELISM"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_MKL_PATH = "MKL_DEBUG_CPU_TYPE"
 
 
 def usable_cpus() -> List[int]:
@@ -27,6 +30,22 @@ def usable_cpus() -> List[int]:
     count = cpu_count()
     affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(count)
     return list(affinity)[:count]
+
+
+def has_slow_mkl() -> bool:
+    """
+    Whether matrix products are computed with SSE on a CPU that has AVX2. The MKL in the wheels of
+    torch 1.10 to 1.12 does that on CPUs by AMD, unless `MKL_DEBUG_CPU_TYPE` is 5; later ones
+    neither do it nor know the variable.
+    """
+    mkl = re.search(r"Math Kernel Library Version (\d+)\.(\d+)", torch.__config__.show())
+    if mkl is None or tuple(map(int, mkl.groups())) > (2020, 0) or _MKL_PATH in os.environ:
+        return False
+    try:
+        cpu = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "AuthenticAMD" in cpu and " avx2 " in cpu
 
 
 @contextmanager

@@ -15,9 +15,10 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(autouse=True)
-def four_cpus(monkeypatch):
+def four_cpus_by_intel(monkeypatch):
     """What this machine has would decide over some of the rules."""
     monkeypatch.setattr(report, "usable_cpus", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr(report, "has_slow_mkl", lambda: False)
 
 
 def tried_again(test):
@@ -71,6 +72,15 @@ def test_start_up_dominates(tmp_path):
         time.sleep(1.1)
     ran = profiled(steady(40), tmp_path, profile=profile, num_workers=1)
     assert ran.rules == ["start-up dominates"]
+
+
+def test_spawned_workers_that_load_for_long_are_start_up_too(tmp_path):
+    ran = profiled(steady(40), tmp_path, num_workers=1, start_method="spawn")
+    assert "start-up dominates" in ran.rules
+    loading = ran.report["stages"]["starting"]
+    # The parent's own start is that of a process and no more; the rest is the wait for the worker.
+    assert loading > 1 and ran.report["seconds"]["start_up"] > 0.8 * loading
+    assert ran.report["seconds"]["predicting"] < 1 and ran.report["utilisation"] > 0.3
 
 
 @tried_again
@@ -130,6 +140,15 @@ def test_swapping(tmp_path, monkeypatch):
 
 
 @tried_again
+def test_slow_kernels(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "has_slow_mkl", lambda: True)
+    ran = profiled([{"forward": 0.02} for _ in range(80)], tmp_path, num_workers=1)
+    assert ran.rules == ["slow kernels"]
+    assert "MKL_DEBUG_CPU_TYPE=5" in ran.report["diagnosis"][0]["setting"]
+    assert "slow kernels" not in profiled(steady(40), tmp_path, num_workers=1).rules
+
+
+@tried_again
 def test_compute_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "usable_cpus", lambda: [0, 1])
     ran = profiled([{"forward": 0.02} for _ in range(160)], tmp_path)
@@ -143,7 +162,7 @@ def test_every_rule_names_what_to_change_and_is_tested():
         assert rule.__doc__
     names = ["swapping", "start-up dominates", "oversubscribed", "starved by the reader"]
     names += ["result transfer dominates", "padding", "stragglers", "one slow worker"]
-    names += ["compute-bound"]
+    names += ["slow kernels", "compute-bound"]
     assert len(names) == len(diagnosis.RULES)
     for name in names:
         assert f'"{name}"' in tests.split("def test_every_rule")[0], name

@@ -16,7 +16,7 @@ from allennlp_parallel_predict.profiling.stages import (
     WAITING,
     WORKER_STAGES,
 )
-from allennlp_parallel_predict.tuning import usable_cpus
+from allennlp_parallel_predict.tuning import has_slow_mkl, usable_cpus
 
 Report = Dict[str, Any]
 
@@ -45,7 +45,10 @@ def build_report(profile: RunProfile, executor: Executor, batching: Batching) ->
     tracks = sorted(profile.workers.values(), key=lambda track: track.start)
     names = {track.pid: f"worker {number}" for number, track in enumerate(tracks)}
     end = profile.predicting_until or profile.parent.end
-    since = profile.predicting_since or end
+    parent_ready = profile.predicting_since or end
+    # Workers that are spawned load for seconds after the parent is ready.
+    worker_ready = min((t.start + t.stages.get(STARTING, 0.0) for t in tracks), default=0.0)
+    since = max(parent_ready, worker_ready)
     predicting = end - since
     lines = sum(track.lines for track in tracks)
     workers = [_worker(names[track.pid], track, profile, since, end) for track in tracks]
@@ -57,10 +60,13 @@ def build_report(profile: RunProfile, executor: Executor, batching: Batching) ->
         "num_workers": executor.num_workers,
         "threads_per_worker": max((t.last.threads for t in tracks if t.last), default=0),
         "cpus": len(usable_cpus()),
+        "slow_mkl": has_slow_mkl(),
         "batching": {"type": _type_name(batching), **_plain(vars(batching))},
         "seconds": {
             "wall": profile.parent.end - profile.parent.start,
-            "start_up": sum(profile.parent.stages.get(stage, 0.0) for stage in START_UP),
+            "start_up": sum(profile.parent.stages.get(stage, 0.0) for stage in START_UP)
+            + since
+            - parent_ready,
             "predicting": predicting,
         },
         "lines": lines,

@@ -63,7 +63,6 @@ class Track:
         self.stages: Dict[str, float] = {}
         self.batches = 0
         self.lines = 0
-        self.first_batch = float("inf")
         self.seconds = array("d")
         """How long each batch took."""
         self.last: Optional[BatchProfile] = None
@@ -229,7 +228,6 @@ class RunProfile:
         track.charge(profile.stages, slices, profile.ended)
         track.batches += 1
         track.lines += len(batch.values)
-        track.first_batch = min(track.first_batch, profile.started)
         track.seconds.append(seconds)
         track.last = profile._replace(lengths=[], slices=[])
         self.tokens += profile.tokens
