@@ -110,10 +110,12 @@ def machine() -> str:
             versions.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             pass
+    path = os.environ.get("MKL_DEBUG_CPU_TYPE")
     return (
         f"Machine: {model}, {len(os.sched_getaffinity(0))} CPUs, {memory:.0f} GB of memory, "
         f"{platform.system()} {kernel}. "
         f"Python {platform.python_version()}, {', '.join(versions)}."
+        + (f" With MKL_DEBUG_CPU_TYPE={path}." if path else "")
     )
 
 
