@@ -108,8 +108,8 @@ class Worker:
         """
         if self.profiler is None:
             return self._predict(batch)
-        with self.profiler.batch():
-            result = self._predict(batch)
+        self.profiler.begin()
+        result = self._predict(batch)
         return result._replace(profile=self.profiler.record())
 
     def close(self) -> None:

@@ -3,8 +3,7 @@
 import os
 import socket
 import time
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 import torch
 from allennlp.predictors import Predictor
@@ -23,6 +22,8 @@ SUMS = "sums"
 """The level of detail that a report needs."""
 SLICES = "slices"
 """The level of detail that a timeline needs."""
+_CPU_INTERVAL = 0.05
+"""Seconds after which the CPU time is read again."""
 
 
 class BatchProfile(NamedTuple):
@@ -58,6 +59,7 @@ class WorkerProfiler:
     def __init__(self, predictor: Predictor, detail: str) -> None:
         self._since = time.monotonic()
         self._cpu_before = time.process_time()
+        self._cpu = self._next_cpu = 0.0
         self._watch = Stopwatch(WAITING, self._since, detail == SLICES)
         self._lengths = Lengths()
         self._patches = Patches()
@@ -68,17 +70,16 @@ class WorkerProfiler:
         self._since, self._cpu_before = launched, 0.0
         self._watch.restart(launched, STARTING)
 
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Around the work on a batch."""
+    def begin(self) -> None:
+        """The work on a batch begins; it ends with `record`."""
         self._watch.take_over()
         self._lengths.clear()
-        with self._watch.stage(OTHER):
-            self._started = self._watch.now
-            yield
+        self._watch.enter(OTHER)
+        self._started = self._watch.now
 
     def record(self) -> BatchProfile:
-        """What there is to say of the batch that has just ended."""
+        """The work on the batch has ended; returns what there is to say of it."""
+        self._watch.leave()
         stages, slices, ended = self._watch.take()
         since, self._since = self._since, ended
         lengths = self._lengths
@@ -92,9 +93,16 @@ class WorkerProfiler:
             lengths.tokens,
             lengths.padded,
             torch.get_num_threads(),
-            time.process_time() - self._cpu_before,
+            self._cpu_seconds(ended),
             slices,
         )
+
+    def _cpu_seconds(self, now: float) -> float:
+        # Not of every batch: it takes a system call, and so longer than all the rest.
+        if now >= self._next_cpu:
+            self._next_cpu = now + _CPU_INTERVAL
+            self._cpu = time.process_time() - self._cpu_before
+        return self._cpu
 
     def watch_connection(
         self, receive: Callable[..., Any], load: Callable[..., Any], send: Callable[..., Any]
