@@ -196,6 +196,25 @@ class TestOrder:
         executor.close()
         assert finished == [1, 2, 3, 0]
 
+    def test_workers_with_short_batches_have_more_of_them_in_hand(self):
+        """Else each would sleep when the next batch comes, and have to be woken."""
+        executor = ProcessPoolExecutor(num_workers=1)
+        executor.start(predictor_of(), WorkerOptions())
+        most = {}
+        slow = {n: {"do": "sleep", "seconds": 0.05} for n in range(1000, 1010)}
+        for item in numbered(1010, slow):
+            number, line = item["n"], json.dumps(item)
+            while not executor.has_room():
+                executor.collect()
+            executor.submit(Batch(number, LINES, [line], [number], [number + 1]))
+            kind = "slow" if number >= 1006 else "fast"
+            (member,) = executor._crew.members
+            most[kind] = max(most.get(kind, 0), len(member.tasks))
+        while not executor.is_idle():
+            executor.collect()
+        executor.close()
+        assert 2 < most["fast"] <= 4 and most["slow"] <= 2
+
 
 class TestAModelThatKeepsState:
     def counted(self, count):

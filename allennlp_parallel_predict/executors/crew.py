@@ -26,6 +26,10 @@ _TICK = 0.25
 """Seconds after which a wait looks around, whatever happens."""
 _LONGEST_LOAD = 600.0
 """Seconds that loading the model may take, with a `batch_timeout` and if none has managed yet."""
+_BUSY, _MOST_IN_HAND = 0.002, 4
+"""Seconds for which a worker shall have work in hand, and the batches that are enough in any case.
+To wake a worker that has run out takes the parent longer than to serve one that has not."""
+_SMOOTHING = 0.05
 _QUIET = 60.0
 """Seconds after which a worker that shows no life is reported; doubled each time."""
 
@@ -46,6 +50,7 @@ class Member:
         self.process = process
         self.is_ready = False
         self.finished = 0
+        self.finished_at = time.monotonic()
         self.kill_at: Optional[float] = None
         self.overdue: Optional[Task] = None
         self.start_waiting()
@@ -100,6 +105,9 @@ class Crew:
     ) -> None:
         self.members: List[Member] = []
         self.restarts = 0
+        self.in_hand = IN_HAND
+        """The batches that a member may have."""
+        self._batch_seconds = 1.0
         self._launch = launch
         self._batch_timeout = batch_timeout
         self.max_batches = max_batches
@@ -156,12 +164,14 @@ class Crew:
     def _offer(self, member: Member) -> None:
         if not member.tasks:
             self._idle.append(member)
-        elif len(member.tasks) < IN_HAND:
+        elif len(member.tasks) < self.in_hand:
             self._hungry[member] = None
 
     def finish_task(self, member: Member) -> Task:
         """Takes the task off the member's hands that it has just finished."""
         member.start_waiting()
+        self._note_pace(member.since - member.finished_at)
+        member.finished_at = member.since
         member.deaths_in_a_row = 0
         member.finished += 1
         task = member.tasks.popleft()
@@ -170,6 +180,11 @@ class Crew:
         else:
             self._offer(member)
         return task
+
+    def _note_pace(self, seconds: float) -> None:
+        self._batch_seconds += _SMOOTHING * (seconds - self._batch_seconds)
+        enough = int(_BUSY / max(self._batch_seconds, 1e-6))
+        self.in_hand = max(IN_HAND, min(_MOST_IN_HAND, enough))
 
     def _recycle(self, member: Member) -> None:
         member.process.channel.finish()

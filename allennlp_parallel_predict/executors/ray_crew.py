@@ -15,6 +15,7 @@ from allennlp_parallel_predict.executors.ray_cluster import (
     clock,
 )
 from allennlp_parallel_predict.executors.retries import Task
+from allennlp_parallel_predict.executors.supervised import IN_HAND
 from allennlp_parallel_predict.worker import BatchResult
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class RayCrew:
     ) -> None:
         self.members: List[RayMember] = []
         self.restarts = 0
+        self.in_hand = IN_HAND
         self._nodes = 0
         self._ray = ray
         self._packed = packed

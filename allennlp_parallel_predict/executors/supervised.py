@@ -59,7 +59,8 @@ class SupervisedExecutor(Executor):
     """
 
     _crew: Any
-    """Has `members` and can `replace(member)`; there from `start` on."""
+    """Has `members`, each of which may have `in_hand` batches, and can `replace(member)`; there from
+    `start` on."""
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class SupervisedExecutor(Executor):
 
     @overrides
     def has_room(self) -> bool:
-        most = IN_HAND * self.num_workers + self._reserve()
+        most = self._crew.in_hand * self.num_workers + self._reserve()
         return self._in_work < most and self._window.is_open()
 
     def _reserve(self) -> int:
@@ -114,7 +115,7 @@ class SupervisedExecutor(Executor):
 
     def _in_hand(self) -> int:
         """The batches that a worker may have now."""
-        return IN_HAND if len(self._waiting) > self._reserve() else 1
+        return self._crew.in_hand if len(self._waiting) > self._reserve() else 1
 
     @overrides
     def is_idle(self) -> bool:
