@@ -3,11 +3,12 @@ The dispatch ceiling: how many lines a second a pool can deal out and take back,
 
 The predictor gives back what it gets, so all that is measured is the pool: reading the file,
 batches of 32 lines to two workers and back, and writing the file. Workers are up and warm. All
-pools call the same predictor in the same way.
+pools call the same predictor in the same way, and describe each input in JSON, as `predict` does
+(it fails at what cannot be).
 
 `multiprocessing.Pool` and torch's read the whole input ahead, however large it is, and joblib sends
-many batches at a time; they move more lines a second than this pool, which holds a few batches a
-worker and does what `predict` does for each line (it describes the input in JSON).
+many batches at a time; they can move more lines a second than this pool, which holds a few batches
+a worker.
 """
 
 import argparse
@@ -49,7 +50,10 @@ def predictor() -> Any:
 
 
 def echo(batch: Batch) -> Batch:
-    return common.predict(predictor(), batch)
+    outputs = common.predict(predictor(), batch)
+    for line in batch:
+        json.dumps(line)
+    return outputs
 
 
 def unpacked_echo(*batch: str) -> Batch:
@@ -108,7 +112,7 @@ def ray(measure: Callable[[Map], None]) -> None:
 
     class Echo:
         def __call__(self, batch):
-            return batch
+            return {"text": echo(list(batch["text"]))}
 
     def mapped(batches: Iterable[Batch]) -> Iterator[Batch]:
         lines = [{"text": line} for batch in batches for line in batch]

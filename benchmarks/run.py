@@ -139,13 +139,16 @@ class Run:
                 self._measure(workload, contestant, round_number)
 
     def _order(self) -> Iterator[Step]:
-        """The main contestants in every round, and between the first rounds once the others."""
+        """The main contestants in every round, and between the first rounds the others: all once,
+        and where most is asked of the pool a second time."""
         half = (len(self._workloads) + 1) // 2
         yield from self._round(0, self._workloads, is_main=True)
         yield from self._round(0, self._workloads[:half], is_main=False)
         if self._plan.rounds > 1:
             yield from self._round(1, self._workloads, is_main=True)
         yield from self._round(0, self._workloads[half:], is_main=False)
+        if self._plan.rounds > 1:
+            yield from self._round(1, self._workloads[:half], is_main=False)
         for number in range(2, self._plan.rounds):
             yield from self._round(number, self._workloads, is_main=True)
 

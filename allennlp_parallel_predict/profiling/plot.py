@@ -110,8 +110,7 @@ def _draw(profile: RunProfile, report: Report) -> Any:
 
     workers = sorted(profile.workers.values(), key=lambda track: track.start)
     tracks = [profile.parent, *workers]
-    since = profile.predicting_since or profile.parent.end
-    until = profile.predicting_until or profile.parent.end
+    since, until = profile.predicting()
     small = len(tracks) <= 10
     shown = [_shown(report["stages"]), _shown(report["parent"]["stages"])]
     # All heights in inches, from the top: title, timeline, and the bars of the stages.

@@ -11,7 +11,6 @@ from allennlp_parallel_predict.profiling.memory import total_memory
 from allennlp_parallel_predict.profiling.run import RunProfile, SlowBatch, Track
 from allennlp_parallel_predict.profiling.stages import (
     PARENT_STAGES,
-    START_UP,
     STARTING,
     WAITING,
     WORKER_STAGES,
@@ -44,11 +43,7 @@ def build_report(profile: RunProfile, executor: Executor, batching: Batching) ->
     # Of 0 lines there are no tracks; then there is nothing to be said of workers.
     tracks = sorted(profile.workers.values(), key=lambda track: track.start)
     names = {track.pid: f"worker {number}" for number, track in enumerate(tracks)}
-    end = profile.predicting_until or profile.parent.end
-    parent_ready = profile.predicting_since or end
-    # Workers that are spawned load for seconds after the parent is ready.
-    worker_ready = min((t.start + t.stages.get(STARTING, 0.0) for t in tracks), default=0.0)
-    since = max(parent_ready, worker_ready)
+    since, end = profile.predicting()
     predicting = end - since
     lines = sum(track.lines for track in tracks)
     workers = [_worker(names[track.pid], track, profile, since, end) for track in tracks]
@@ -64,9 +59,7 @@ def build_report(profile: RunProfile, executor: Executor, batching: Batching) ->
         "batching": {"type": _type_name(batching), **_plain(vars(batching))},
         "seconds": {
             "wall": profile.parent.end - profile.parent.start,
-            "start_up": sum(profile.parent.stages.get(stage, 0.0) for stage in START_UP)
-            + since
-            - parent_ready,
+            "start_up": since - profile.parent.start,
             "predicting": predicting,
         },
         "lines": lines,

@@ -23,6 +23,7 @@ from allennlp_parallel_predict.profiling.stages import (
     READING,
     RECEIVING,
     SENDING,
+    STARTING,
     STARTING_WORKERS,
     WAITING,
     WAITING_FOR_INPUT,
@@ -249,6 +250,13 @@ class RunProfile:
         if self.predicting_until is None:
             self.predicting_until = time.monotonic()
             self.memory = memory_of([self.parent.pid, *self.workers])
+
+    def predicting(self) -> Tuple[float, float]:
+        """From when to when there was a worker that could predict: one that is spawned loads for
+        seconds after the parent is ready."""
+        until = self.predicting_until or self.parent.end
+        ready = [t.start + t.stages.get(STARTING, 0.0) for t in self.workers.values()]
+        return max(self.predicting_since or until, min(ready, default=0.0)), until
 
     def finish(self) -> None:
         """Ends the measurement and leaves everything as it was."""

@@ -11,7 +11,7 @@ class Contestant(NamedTuple):
     """
     A way to predict a file.
 
-    The main ones are measured in every round, the others once.
+    The main ones are measured in every round, the others once or twice.
     """
 
     name: str
