@@ -22,14 +22,14 @@ from typing import (
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.batching import JSON, WHOLE_JSON
-from allennlp_parallel_predict.driver import Driver, Statistics
-from allennlp_parallel_predict.errors import SettingsError
+from allennlp_parallel_predict.driver import Driver
+from allennlp_parallel_predict.errors import QueueFull, SettingsError
 from allennlp_parallel_predict.executors.channel import dumps
 from allennlp_parallel_predict.jobs import Job
 from allennlp_parallel_predict.opening import Opened
 from allennlp_parallel_predict.predictor import JsonDict, only_output, treat_errors
 from allennlp_parallel_predict.reading import breathing, read
-from allennlp_parallel_predict.settings import ON_ERROR, Settings, check_choice
+from allennlp_parallel_predict.settings import Settings
 
 A = TypeVar("A", bound="AsyncPredictor")
 
@@ -55,7 +55,8 @@ class AsyncPredictor(Opened):
     max_latency : `float`, optional (default = `0.005`)
         The seconds that a call waits for others to join it while there is an idle worker.
     max_waiting : `int`, optional (default = `None`)
-        The number of inputs that may wait for a worker; a call beyond it raises `QueueFull`.
+        The number of inputs that may wait for a worker; a call beyond it raises `QueueFull`, unless
+        none waits. Streams, and the later batches of a call, wait until there is room.
 
     # Examples
 
@@ -148,7 +149,13 @@ class AsyncPredictor(Opened):
             part = values[start : start + size]
             numbers = range(start + 1, start + 1 + len(part))
             async with room:
-                return await self._result(Job(kind, part, line_numbers=numbers))
+                job = Job(kind, part, is_limited=start == 0, line_numbers=numbers)
+                try:
+                    return await self._result(job)
+                except QueueFull:
+                    for task in tasks[1:]:  # the call is refused, and so are all of its parts
+                        task.cancel()
+                    raise
 
         tasks = [asyncio.ensure_future(predict(i)) for i in range(0, len(values), size)]
         try:
@@ -186,10 +193,6 @@ class AsyncPredictor(Opened):
         finally:
             stream.cancel()
 
-    def statistics(self) -> Statistics:
-        """What the predictor has done so far, and what it is doing."""
-        return self._driver.statistics()
-
     async def close(self) -> None:
         """Finishes everything that others wait for, and ends the workers."""
         self._driver.close()
@@ -212,12 +215,6 @@ class AsyncPredictor(Opened):
         if error is not None:
             self._driver.kill()
         await self.close()
-
-    def _checked(self, on_error: Optional[str]) -> str:
-        if on_error is None:
-            return self._on_error
-        check_choice("on_error", on_error, ON_ERROR)
-        return on_error
 
     async def _result(self, job: Job, timeout: Optional[float] = None) -> List[Any]:
         # Cancelling what waits for the future cancels the future, if no worker has the job yet.
@@ -254,7 +251,7 @@ class _Stream:
         try:
             async for value in breathing(self._inputs):
                 await self._room.acquire()
-                job = Job(JSON, [dumps(value)], merge=True)
+                job = Job(JSON, [dumps(value)], merge=True, is_limited=False)
                 future = asyncio.wrap_future(self._driver.submit(job))
                 self._outstanding.add(future)
                 if self._ordered:

@@ -129,13 +129,18 @@ class Driver:
         with self._lock:
             if self._end_reason is not None or self._is_closing or self._is_killed:
                 raise PredictorClosed(f"{self._end_reason or _CLOSED}") from self._end_reason
-            if self._max_waiting is not None and self._waiting_inputs + count > self._max_waiting:
+            if job.is_limited and self._is_full(count):
                 raise QueueFull(f"{self._waiting_inputs} inputs wait for a worker already")
             self._waiting_inputs += count
             self._inbox.append(job)
         job.future.add_done_callback(lambda future: self._after_cancel(future, job))
         self._wake()
         return job.future
+
+    def _is_full(self, count: int) -> bool:
+        if self._max_waiting is None or not self._waiting_inputs:
+            return False  # whatever its size, there has to be a time at which a call is let in
+        return self._waiting_inputs + count > self._max_waiting
 
     def _after_cancel(self, future: "Future[List[Any]]", job: Job) -> None:
         if future.cancelled():
@@ -145,6 +150,10 @@ class Driver:
 
     def close(self) -> None:
         """Lets the thread finish everything that was submitted, and end. Does not wait for it."""
+        if os.getpid() != self._pid:  # the thread and the workers are those of the parent
+            if not self.ended.done():
+                self.ended.set_result(None)
+            return
         self._is_closing = True
         self._wake()
 
@@ -219,7 +228,12 @@ class Driver:
             # The workers shall not wait until the results are unpacked.
             self._fill()
             for result, jobs in finished:
-                self._finish(result, jobs)
+                try:
+                    self._finish(result, jobs)
+                except Exception as error:  # such as that of a stdout that takes no more
+                    for job in jobs:
+                        if not job.future.done():
+                            job.future.set_exception(error)
 
     def _start_over(self, error: WorkerDied) -> None:
         """Workers that could work have died too often: those who wait are told, others are not."""

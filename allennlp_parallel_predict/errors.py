@@ -33,12 +33,16 @@ class ParallelPredictError(Exception):
     """The base class of this package's exceptions."""
 
 
-class SettingsError(ParallelPredictError, ConfigurationError):
-    """A setting that does not exist or has a value that it cannot have."""
+class _ExplainedError(ParallelPredictError):
+    """An error whose message says all there is to say: its traceback would tell a user nothing."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
         explain(self, message)
+
+
+class SettingsError(_ExplainedError, ConfigurationError):
+    """A setting that does not exist or has a value that it cannot have."""
 
 
 class ResumeError(SettingsError):
@@ -47,14 +51,6 @@ class ResumeError(SettingsError):
 
 class PredictionError(ParallelPredictError):
     """A failure in a worker whose own exception type does not exist in this process."""
-
-
-class _ExplainedError(ParallelPredictError):
-    """An error whose message says all there is to say: its traceback would tell a user nothing."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        explain(self, message)
 
 
 class TooManyErrors(_ExplainedError):
@@ -137,16 +133,18 @@ class RemoteError(NamedTuple):
         return error
 
     def _rebuild(self) -> BaseException:
-        if self.pickled is not None:
-            return pickle.loads(self.pickled)
-        error_type = _find_exception_type(self.module, self.qualname)
-        if error_type is None:
+        error = _loaded(self.pickled)
+        if error is not None:
+            return error
+        error_type: Any = _find_exception_type(self.module, self.qualname)
+        args, attributes = _loaded(self.state) or ((self.message,), {})
+        try:
+            error = error_type.__new__(error_type, *args)
+            error.args = args
+            error.__dict__.update(attributes)
+            return error
+        except Exception:  # there is no such type here, or it is not made in this way
             return PredictionError(f"{self.type_name}: {self.message}")
-        args, attributes = pickle.loads(self.state) if self.state else ((self.message,), {})
-        error = error_type.__new__(error_type, *args)
-        error.args = args
-        error.__dict__.update(attributes)
-        return error
 
 
 def _pickled(value: Any) -> Optional[bytes]:
@@ -156,12 +154,16 @@ def _pickled(value: Any) -> Optional[bytes]:
         return None
 
 
-def _pickled_if_it_survives(error: BaseException) -> Optional[bytes]:
-    pickled = _pickled(error)
+def _loaded(pickled: Optional[bytes]) -> Any:
     try:
-        return pickled if pickled and type(pickle.loads(pickled)) is type(error) else None
+        return pickle.loads(pickled) if pickled is not None else None
     except Exception:
         return None
+
+
+def _pickled_if_it_survives(error: BaseException) -> Optional[bytes]:
+    pickled = _pickled(error)
+    return pickled if type(_loaded(pickled)) is type(error) else None
 
 
 def _find_exception_type(module: str, qualname: str) -> Optional[Type[BaseException]]:

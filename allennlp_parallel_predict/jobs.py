@@ -21,6 +21,8 @@ class Job:
     ahead : `bool`, optional (default = `False`)
         Whether a worker may have it in hand while it computes something else, which spares the
         worker a wait, but is a gamble if the other thing takes long.
+    is_limited : `bool`, optional (default = `True`)
+        Whether it is refused if too many inputs wait. The parts of what has been let in are not.
     line_numbers : `Sequence[int]`, optional (default = `None`)
         What the inputs are called in messages; by default they are counted from 1.
     """
@@ -31,12 +33,14 @@ class Job:
         values: List[bytes],
         merge: bool = False,
         ahead: bool = False,
+        is_limited: bool = True,
         line_numbers: Optional[Sequence[int]] = None,
     ) -> None:
         self.kind = kind
         self.values = values
         self.merge = merge
         self.ahead = ahead
+        self.is_limited = is_limited
         self.line_numbers = line_numbers or range(1, len(values) + 1)
         self.since = time.monotonic()
         self.future: "Future[List[Any]]" = Future()

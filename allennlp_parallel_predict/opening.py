@@ -11,11 +11,14 @@ from allennlp.models import Archive
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.archives import load_predictor
+from allennlp_parallel_predict.driver import Driver, Statistics
 from allennlp_parallel_predict.errors import SettingsError, explained
 from allennlp_parallel_predict.executors import Executor
 from allennlp_parallel_predict.settings import (
+    ON_ERROR,
     Settings,
     build_settings,
+    check_choice,
     read_settings,
     set_cuda_device,
 )
@@ -37,8 +40,21 @@ class Opened:
         The settings of the pool.
     """
 
+    _driver: Driver
+    _on_error: str
+
     def __init__(self, load: Callable[[], Predictor], settings: Settings, **options: Any) -> None:
         raise NotImplementedError
+
+    def statistics(self) -> Statistics:
+        """What the predictor has done so far, and what it is doing."""
+        return self._driver.statistics()
+
+    def _checked(self, on_error: Optional[str]) -> str:
+        if on_error is None:
+            return self._on_error
+        check_choice("on_error", on_error, ON_ERROR)
+        return on_error
 
     @classmethod
     def from_path(

@@ -27,17 +27,18 @@ from allennlp_parallel_predict.batching import (
     WHOLE_INSTANCES,
     WHOLE_JSON,
     Batch,
+    Batching,
     InOrderBatching,
     Input,
 )
-from allennlp_parallel_predict.driver import Driver, Statistics
+from allennlp_parallel_predict.driver import Driver
 from allennlp_parallel_predict.errors import PredictionError
 from allennlp_parallel_predict.executors.channel import dumps
 from allennlp_parallel_predict.executors.window import Window
 from allennlp_parallel_predict.jobs import Job
 from allennlp_parallel_predict.opening import Opened
 from allennlp_parallel_predict.ordering import InputOrder, Run
-from allennlp_parallel_predict.settings import ON_ERROR, Settings, check_choice
+from allennlp_parallel_predict.settings import Settings
 from allennlp_parallel_predict.worker import RAISE, BatchResult
 
 _IN_FLIGHT = 3
@@ -162,10 +163,6 @@ class ParallelPredictor(Opened):
         """
         return self._stream(inputs, JSON, batch_size, ordered, self._checked(on_error))
 
-    def statistics(self) -> Statistics:
-        """What the predictor has done so far, and what it is doing."""
-        return self._driver.statistics()
-
     def close(self) -> None:
         """Finishes what other threads wait for, and ends the workers."""
         self._driver.close()
@@ -183,12 +180,6 @@ class ParallelPredictor(Opened):
         if error is not None:
             self._driver.kill()
         self.close()
-
-    def _checked(self, on_error: Optional[str]) -> str:
-        if on_error is None:
-            return self._on_error
-        check_choice("on_error", on_error, ON_ERROR)
-        return on_error
 
     def _result(self, job: Job) -> List[Any]:
         future = self._driver.submit(job)
@@ -222,9 +213,7 @@ class ParallelPredictor(Opened):
         on_error: str,
     ) -> Generator[JsonDict, None, None]:
         batching = self._batching if batch_size is None else InOrderBatching(batch_size)
-        numbered = (Input(i, i + 1, dumps(value)) for i, value in enumerate(inputs))
-        batches = (batch for batch in batching.batches(numbered, kind) if batch is not None)
-        stream = _Stream(self._driver, batches)
+        stream = _Stream(self._driver, _pickled_batches(inputs, batching, kind))
         order = InputOrder()
         try:
             for batch, outputs in stream:
@@ -235,6 +224,20 @@ class ParallelPredictor(Opened):
                     stream.submit_one()
         finally:
             stream.cancel()
+
+
+def _pickled_batches(inputs: Iterable[Any], batching: Batching, kind: str) -> Iterator[Batch]:
+    """Batches of inputs as they were when they were read: the caller may use an object again."""
+    pickled: Dict[int, bytes] = {}
+
+    def numbered() -> Iterator[Input]:
+        for position, value in enumerate(inputs):
+            pickled[position] = dumps(value)
+            yield Input(position, position + 1, value)
+
+    for batch in batching.batches(numbered(), kind):
+        if batch is not None:
+            yield batch._replace(values=[pickled.pop(position) for position in batch.positions])
 
 
 class _Stream:

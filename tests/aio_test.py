@@ -185,6 +185,32 @@ class TestErrors:
 
         asyncio.run(test())
 
+    def test_streams_and_long_lists_wait_instead(self):
+        async def test():
+            async with faulty_async(max_batch_size=8, max_waiting=5) as predictor:
+                stream = predictor.predict_stream(numbered(200))
+                assert [output["n"] async for output in stream] == list(range(200))
+                outputs = await predictor.predict_batch_json(numbered(100), batch_size=8)
+                assert numbers(outputs) == list(range(100))
+                assert numbers(await predictor.predict_batch_json(numbered(50))) == list(range(50))
+
+        asyncio.run(test())
+
+    def test_a_long_list_that_is_refused_is_refused_as_a_whole(self):
+        async def test():
+            async with faulty_async(num_workers=1, max_batch_size=1, max_waiting=5) as predictor:
+                slow = [{"n": n, "do": "sleep", "seconds": 0.2} for n in range(6)]
+                calls = [asyncio.ensure_future(predictor.predict_json(slow[0]))]
+                await asyncio.sleep(0.1)  # a worker has it
+                calls += [asyncio.ensure_future(predictor.predict_json(one)) for one in slow[1:]]
+                await asyncio.sleep(0.05)
+                with pytest.raises(QueueFull):
+                    await predictor.predict_batch_json(numbered(20), batch_size=2)
+                await asyncio.gather(*calls)
+                assert predictor.statistics().inputs == 6
+
+        asyncio.run(test())
+
     def test_an_archive_that_is_not_there(self):
         async def test():
             with pytest.raises(FileNotFoundError):

@@ -10,6 +10,23 @@ from allennlp_parallel_predict import errors
 from allennlp_parallel_predict.errors import RemoteError
 
 
+class TwoArguments(Exception):
+    """Pickle makes it again with one."""
+
+    def __init__(self, code, text):
+        super().__init__(text)
+
+
+class OwnNew(Exception):
+    def __new__(cls, *args):
+        if len(args) != 2:
+            raise TypeError
+        return super().__new__(cls)
+
+    def __init__(self, one, two):
+        super().__init__("only this")
+
+
 class Awkward(Exception):
     """pickle rebuilds exceptions from `args`, with which this one cannot be called."""
 
@@ -72,6 +89,16 @@ def test_an_exception_that_holds_what_cannot_be_pickled_keeps_type_and_message()
     error.generator = (i for i in [])
     rebuilt = remote(error).rebuild()
     assert type(rebuilt) is ValueError and str(rebuilt) == "x"
+
+
+def test_an_exception_that_holds_what_pickle_cannot_rebuild_keeps_type_and_message():
+    rebuilt = remote(RuntimeError(TwoArguments(1, "x"))).rebuild()
+    assert type(rebuilt) is RuntimeError and str(rebuilt) == "x"
+
+
+def test_an_exception_that_is_made_in_a_way_of_its_own():
+    rebuilt = remote(OwnNew(1, 2)).rebuild()
+    assert type(rebuilt) is errors.PredictionError and "OwnNew" in str(rebuilt)
 
 
 def test_the_remote_traceback_is_printed_with_where_it_happened():

@@ -45,7 +45,9 @@ def in_fork(function: Callable[[], None], timeout: float = 60.0) -> None:
             os._exit(1)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if os.waitpid(pid, os.WNOHANG)[0]:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0
             return
         time.sleep(0.02)
     os.kill(pid, signal.SIGKILL)

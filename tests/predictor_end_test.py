@@ -112,6 +112,7 @@ class TestTheEnd:
             def use_it():
                 with pytest.raises(PredictorClosed, match="another|forked"):
                     predictor.predict_json({"n": 1})
+                predictor.close()
 
             in_fork(use_it)
             assert predictor.predict_json({"n": 1})["n"] == 1

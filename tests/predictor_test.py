@@ -1,6 +1,9 @@
 """The Python interface, against AllenNLP's own predictor and with workers that fail."""
 
+import io
 import itertools
+import pickle
+import sys
 import threading
 import time
 
@@ -13,12 +16,14 @@ from allennlp.models import load_archive
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict import ParallelPredictor
+from allennlp_parallel_predict.batching import JSON, BucketBatching
 from allennlp_parallel_predict.errors import (
     PredictorClosed,
     RemoteTraceback,
     SettingsError,
     WorkerDied,
 )
+from allennlp_parallel_predict.predictor import _pickled_batches
 from faults import numbered, predictor_of
 from pools import ARCHIVE, WORDS, faulty, numbers, settings_of
 from running import workers
@@ -121,6 +126,27 @@ class TestAStream:
         with faulty(batching=batching) as predictor:
             assert numbers(predictor.predict_stream(inputs)) == list(range(450))
 
+    def test_what_a_bucket_sorts_by(self):
+        """Not by the bytes that are sent to the workers."""
+        few = {"text": "wordwordwordword", "n": 0}
+        many = {"text": "a b c d e f", "n": 0}
+        inputs = [{**(few if n % 2 else many), "n": n} for n in range(8)]
+        for length, first in (("tokens", [0, 2, 4, 6]), ("characters", [1, 3, 5, 7])):
+            batching = BucketBatching(4, 8, length)
+            batches = list(_pickled_batches(inputs, batching, JSON))
+            assert [list(batch.positions) for batch in batches][0] == first
+            assert [pickle.loads(value)["n"] for value in batches[0].values] == first
+
+    def test_an_input_may_be_used_again_by_who_gave_it(self):
+        def same_object():
+            inputs = {}
+            for n in range(20):
+                inputs["n"] = n
+                yield inputs
+
+        with faulty(batching={"type": "bucket", "batch_size": 4, "window": 8}) as predictor:
+            assert numbers(predictor.predict_stream(same_object())) == list(range(20))
+
     def test_an_endless_one_in_flat_memory(self):
         taken = 0
 
@@ -197,6 +223,25 @@ class TestErrors:
             with pytest.raises(TypeError, match="pickle"):
                 predictor.predict_json({"n": threading.Lock()})
             assert predictor.predict_json({"n": 1})["n"] == 1
+
+    def test_an_output_that_cannot_be_printed_costs_that_call_only(self, monkeypatch):
+        class Printing(type(predictor_of())):  # type: ignore[misc]
+            def predict_json(self, inputs):
+                print("seen" if inputs["n"] else "")
+                return inputs
+
+        class Full(io.StringIO):
+            def write(self, text):
+                if "seen" in text:
+                    raise OSError("no space left")
+                return len(text)
+
+        with ParallelPredictor(lambda: predictor_of(Printing), settings_of()) as predictor:
+            with monkeypatch.context() as patched:
+                patched.setattr(sys, "stdout", Full())
+                with pytest.raises(OSError, match="no space left"):
+                    predictor.predict_json({"n": 1})
+                assert predictor.predict_json({"n": 0}) == {"n": 0}
 
     def test_a_killed_worker_is_replaced_and_nobody_notices(self):
         with faulty() as predictor:
