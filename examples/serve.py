@@ -30,6 +30,7 @@ from starlette.routing import Route
 
 from allennlp_parallel_predict import (
     AsyncPredictor,
+    ModelStateError,
     PredictorClosed,
     QueueFull,
     WorkerError,
@@ -99,7 +100,7 @@ class Service:
             outputs = await self._predictor.predict_batch_json(
                 inputs, self._batch_size, on_error="placeholder", timeout=self._timeout
             )
-        return _answer([_described(o) if isinstance(o, Exception) else o for o in outputs])
+        return _answer([_described(o) if isinstance(o, BaseException) else o for o in outputs])
 
     async def health(self, request: Request) -> Response:
         workers = self._predictor.statistics().workers
@@ -132,6 +133,8 @@ class Service:
             return json.loads(body)
         except ValueError as error:
             raise Refused(400, f"the body is not JSON: {error}")
+        except RecursionError:
+            raise Refused(400, "the body is nested too deeply")
 
 
 @contextlib.contextmanager
@@ -147,7 +150,9 @@ def _refusals() -> Any:
         raise Refused(504, "the prediction takes too long")
     except WorkerError as error:
         raise Refused(500, str(error))
-    except Exception as error:
+    except (ModelStateError, MemoryError) as error:
+        raise Refused(500, _described(error)["error"])
+    except (Exception, SystemExit) as error:
         raise Refused(422, f"the predictor cannot take this input: {_described(error)['error']}")
 
 
@@ -182,6 +187,7 @@ def main() -> None:
         args.archive,
         args.predictor,
         num_workers=args.num_workers,
+        batch_timeout=args.timeout,  # a worker that hangs is replaced
         max_batch_size=args.max_batch_size,
         max_latency=args.max_latency,
         max_waiting=args.max_waiting,
