@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import subprocess
 import sys
 import threading
 import time
@@ -79,11 +80,13 @@ class TestStopwatch:
     def test_a_track_stays_small(self):
         track = Track(1, 0.0)
         for n in range(300):
+            track.spans.append(Slice(f"batch {n}", n, n + 1))
             track.charge(
                 {}, [Slice("a", n + k / 100, n + (k + 1) / 100) for k in range(100)], n + 1
             )
         assert len(track.slices) <= 20_000
         assert track.slices[-1].end == 300
+        assert track.spans == []  # merged slices may reach over their ends
 
 
 class TestStages:
@@ -149,6 +152,19 @@ class TestHooks:
                 attributes = {name: attributes[name] for name in after}
             assert after == attributes, owner
 
+    @pytest.mark.parametrize("kind", [staticmethod, classmethod])
+    def test_a_reader_with_a_method_of_the_class(self, tmp_path, kind, monkeypatch):
+        method = TimedReader.text_to_instance
+
+        def text_to_instance(*args):
+            (inputs,) = args if kind is staticmethod else args[1:]
+            return method(None, inputs)
+
+        monkeypatch.setattr(TimedReader, "text_to_instance", kind(text_to_instance))
+        predictor = OverridingPredictor()
+        ran = profiled([{"instance": 0.02}] * 4, tmp_path, predictor=predictor, num_workers=1)
+        assert ran.report["stages"]["JSON to instance"] >= 0.08
+
     def test_nothing_is_left_after_an_error(self, tmp_path):
         before = dict(vars(util)), dict(vars(process_pool))
         with pytest.raises(json.JSONDecodeError):
@@ -163,6 +179,18 @@ class TestHooks:
 
 
 class TestReport:
+    def test_workers_that_are_replaced_are_not_more_workers(self, tmp_path):
+        inputs = [{"forward": 0.005}] * 200
+        ran = profiled(inputs, tmp_path, max_batches_per_worker=5)
+        assert len(ran.report["workers"]) >= 8 and ran.report["num_workers"] == 2
+        assert 0.3 < ran.report["utilisation"] <= 1
+        assert ran.report["idle_at_the_end"] < ran.report["seconds"]["predicting"]
+
+    def test_workers_that_get_nothing_are_workers(self, tmp_path):
+        ran = profiled([{"forward": 0.1}] * 8, tmp_path, num_workers=4)
+        assert len(ran.report["workers"]) == 2
+        assert ran.report["utilisation"] < 0.6
+
     @pytest.fixture(scope="class")
     def ran(self, tmp_path_factory):
         inputs = [{"forward": 0.002, "length": n % 5 + 1} for n in range(80)]
@@ -293,6 +321,13 @@ class TestCommand:
         ran = parallel_predict.run([*command, "--profile"], output=output, cwd=str(tmp_path))
         assert (ran.status, ran.output) == (0, plain.output), ran.stderr[-2000:]
         assert "Profile: 30 lines" in ran.stderr
+        # The short form, as the README's `allennlp parallel-compare` is run below.
+        compared = [sys.executable, "-m", "allennlp_parallel_predict", "compare"]
+        compared += [str(tmp_path / "p.json")] * 2
+        text = subprocess.run(compared, stdout=subprocess.PIPE, check=True).stdout.decode()
+        assert "forward" in text and "1.00" in text
+        same = parallel_predict.run(["parallel-compare", *compared[-2:]])
+        assert same.status == 0 and same.stdout.decode() == text
 
     def test_what_cannot_be_is_said_before_the_run(self, parallel_predict, tmp_path):
         wrong = parallel_predict.run(["parallel-predict", "--profile", "a.tar.gz", "in.jsonl"])

@@ -42,6 +42,9 @@ class Executor(Registrable):
     num_workers: int = 1
     """The number of workers, known after `start`."""
 
+    cpus: Optional[int] = None
+    """The CPUs that there are for the workers, if those are not this machine's."""
+
     cuda_devices: List[int] = []
     """The GPUs that workers are dealt out over."""
 

@@ -117,7 +117,9 @@ class RayExecutor(SupervisedExecutor):
     @overrides
     def start(self, predictor: Predictor, options: WorkerOptions) -> None:
         ray = self._connection.open()
-        self.num_workers = self._requested_workers or self._as_many_as_fit(ray.cluster_resources())
+        resources = ray.cluster_resources()
+        self.cpus = int(resources.get("CPU", 0))
+        self.num_workers = self._requested_workers or self._as_many_as_fit(resources)
         self._is_probing = True
         self._writes = False
         self._begin(predictor, options)

@@ -101,7 +101,7 @@ def _overall(a: Report, b: Report) -> List[Sequence[str]]:
 
 
 def _milliseconds_a_line(report: Report) -> float:
-    at_work = report["utilisation"] * len(report["workers"]) * report["seconds"]["predicting"]
+    at_work = report["utilisation"] * report["num_workers"] * report["seconds"]["predicting"]
     return 1000 * at_work / max(1, report["lines"])
 
 

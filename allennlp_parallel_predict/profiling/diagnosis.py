@@ -22,6 +22,8 @@ from allennlp_parallel_predict.profiling.stages import (
 
 Report = Dict[str, Any]
 
+_OR_BUCKET = ', or batching.type "bucket", which begins with the longest'
+
 
 class Finding(NamedTuple):
     """What a rule found."""
@@ -124,14 +126,18 @@ def padding_wasted(report: Report) -> Optional[Finding]:
         "padding",
         f"{share:.0%} of the tokens in the batches were padding, and the model took "
         f"{forward:.0%} of the workers' time.",
-        'batching.type "bucket", which groups inputs of like length (the last digits of floats '
-        "can change)",
+        (
+            "a larger batching.window, to choose from more inputs"
+            if report["batching"]["type"] == "bucket"
+            else 'batching.type "bucket", which groups inputs of like length (the last digits of '
+            "floats can change)"
+        ),
     )
 
 
 def stragglers(report: Report) -> Optional[Finding]:
     """A few long batches kept everybody waiting at the end."""
-    workers, predicting = len(report["workers"]), report["seconds"]["predicting"]
+    workers, predicting = report["num_workers"], report["seconds"]["predicting"]
     idle = report["idle_at_the_end"] / max(1e-9, workers * predicting)
     longest, typical = report["batch_seconds"]["max"], report["batch_seconds"]["p50"]
     if workers < 2 or idle < 0.15 or longest < 3 * typical:
@@ -141,7 +147,8 @@ def stragglers(report: Report) -> Optional[Finding]:
         "stragglers",
         f"{idle:.0%} of the workers' time was lost waiting for the last batches. The longest took "
         f"{longest:.2f} s ({slowest['lines']}), a typical one {typical:.2f} s.",
-        'a smaller batching.batch_size, or batching.type "bucket", which begins with the longest',
+        "a smaller batching.batch_size"
+        + ("" if report["batching"]["type"] == "bucket" else _OR_BUCKET),
     )
 
 
@@ -210,13 +217,13 @@ RULES: List[Rule] = [
 def _waiting_share(report: Report) -> float:
     """Of the workers' time while there was work for them."""
     waiting = report["stages"].get(WAITING, 0.0) - report["idle_at_the_end"]
-    return waiting / max(1e-9, len(report["workers"]) * report["seconds"]["predicting"])
+    return waiting / max(1e-9, report["num_workers"] * report["seconds"]["predicting"])
 
 
 def _worker_share(report: Report, *stages: str) -> float:
     """Of the time that the workers were at work."""
     seconds = sum(report["stages"].get(stage, 0.0) for stage in stages)
-    at_work = report["utilisation"] * len(report["workers"]) * report["seconds"]["predicting"]
+    at_work = report["utilisation"] * report["num_workers"] * report["seconds"]["predicting"]
     return seconds / max(1e-9, at_work)
 
 

@@ -7,6 +7,7 @@ by name are replaced in the modules that know them.
 """
 
 import functools
+import inspect
 import sys
 from typing import Any, Callable, Dict, Iterable, List, Tuple
 
@@ -125,11 +126,18 @@ def watch_predictor(
         patches.wrap(predictor, name, in_stage(stage))
     if reader is not None:
         patches.wrap(reader, "apply_token_indexers", in_stage(INDEXING))
-        # On the class, as calls that were recorded are made there (see `deferral.py`).
-        patches.wrap(type(reader), "text_to_instance", in_stage(TO_INSTANCE))
+        # On the class, as calls that were recorded are made there (see `deferral.py`); those of
+        # static methods are not recorded.
+        method = inspect.getattr_static(type(reader), "text_to_instance", None)
+        owner = reader if isinstance(method, (staticmethod, classmethod)) else type(reader)
+        patches.wrap(owner, "text_to_instance", in_stage(TO_INSTANCE))
     patches.wrap(model, "forward_on_instances", in_stage(SPLITTING))
     patches.wrap(model, "forward", lambda f: watch.timed(FORWARD, _until_done(model, f)))
-    patches.wrap(model, "make_output_human_readable", in_stage(READABLE))
+    patches.wrap(
+        model,
+        "make_output_human_readable",
+        lambda f: watch.timed(READABLE, _until_done(model, f)),
+    )
     patches.wrap(util, "move_to_device", lambda f: watch.timed(TO_DEVICE, _until_done(model, f)))
     index_instances = Batch.index_instances
 
@@ -150,13 +158,15 @@ def _modules_of(predictor: Predictor) -> List[Any]:
 
 def _until_done(model: torch.nn.Module, function: Callable[..., Any]) -> Callable[..., Any]:
     """A GPU works on when a function has returned; what it does then belongs to the function."""
-    if not any(parameter.is_cuda for parameter in model.parameters()):
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    if not devices:
         return function
 
     @functools.wraps(function)
     def and_wait(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        torch.cuda.synchronize()
+        for device in devices:
+            torch.cuda.synchronize(device)
         return result
 
     return and_wait

@@ -46,7 +46,11 @@ def build_report(profile: RunProfile, executor: Executor, batching: Batching) ->
     since, end = profile.predicting()
     predicting = end - since
     lines = sum(track.lines for track in tracks)
-    workers = [_worker(names[track.pid], track, profile, since, end) for track in tracks]
+    last_ones = sorted(tracks, key=lambda track: track.end)[-executor.num_workers :]
+    workers = [
+        _worker(names[track.pid], track, profile, since, end, track in last_ones)
+        for track in tracks
+    ]
     stages = _sum_stages([track.stages for track in tracks])
     report = {
         "version": VERSION,
@@ -54,7 +58,7 @@ def build_report(profile: RunProfile, executor: Executor, batching: Batching) ->
         "in_process": any(track.pid == profile.parent.pid for track in tracks),
         "num_workers": executor.num_workers,
         "threads_per_worker": max((t.last.threads for t in tracks if t.last), default=0),
-        "cpus": len(usable_cpus()),
+        "cpus": executor.cpus or len(usable_cpus()),
         "slow_mkl": has_slow_mkl(),
         "batching": {"type": _type_name(batching), **_plain(vars(batching))},
         "seconds": {
@@ -63,7 +67,7 @@ def build_report(profile: RunProfile, executor: Executor, batching: Batching) ->
             "predicting": predicting,
         },
         "lines": lines,
-        "batches": sum(track.batches for track in tracks),
+        "batches": sum(len(track.seconds) for track in tracks),
         "failures": profile.failures,
         "restarts": executor.counts().restarts,
         "lines_per_second": lines / predicting if predicting else 0.0,
@@ -76,7 +80,8 @@ def build_report(profile: RunProfile, executor: Executor, batching: Batching) ->
             "memory": profile.memory.get(profile.parent.pid),
         },
         "workers": workers,
-        "utilisation": _mean([worker["utilisation"] for worker in workers]),
+        # Processes that were replaced, or never got a batch, were workers together or not at all.
+        "utilisation": sum(worker["utilisation"] for worker in workers) / executor.num_workers,
         "idle_at_the_end": sum(worker["idle_at_the_end"] for worker in workers),
         "padding": _padding(profile),
         "batch_seconds": _batch_seconds(tracks),
@@ -97,7 +102,7 @@ def build_report(profile: RunProfile, executor: Executor, batching: Batching) ->
 
 
 def _worker(
-    name: str, track: Track, profile: RunProfile, since: float, end: float
+    name: str, track: Track, profile: RunProfile, since: float, end: float, is_last: bool
 ) -> Dict[str, Any]:
     last = track.last
     waiting = track.stages.get(WAITING, 0.0)
@@ -109,11 +114,12 @@ def _worker(
         "stages": _in_order(track.stages, WORKER_STAGES),
         # Of the time in which there was something to predict.
         "utilisation": min(1.0, at_work / (end - since)) if end > since else 0.0,
-        "batches": track.batches,
+        "batches": len(track.seconds),
         "lines": track.lines,
         "lines_per_second": track.lines / at_work if at_work > 0 else 0.0,
         "median_batch_seconds": float(numpy.median(track.seconds)) if track.seconds else 0.0,
-        "idle_at_the_end": max(0.0, end - last.ended) if last is not None else 0.0,
+        # Of those that were the workers at the end, and not of one that was replaced before.
+        "idle_at_the_end": max(0.0, end - last.ended) if last is not None and is_last else 0.0,
         "cpu_seconds": last.cpu_seconds if last is not None else 0.0,
         "memory": profile.memory.get(track.pid),
     }

@@ -38,6 +38,8 @@ from allennlp_parallel_predict.worker import BatchResult
 _SLOWEST = 10
 _MAX_SLICES = 20_000
 """Of one process. A timeline of more is made coarser, so that any run has one."""
+_RESOLUTION = 1e-3
+"""Seconds under which slices are merged at first."""
 
 _is_first_run = True
 
@@ -62,7 +64,6 @@ class Track:
         self.start = start
         self.end = start
         self.stages: Dict[str, float] = {}
-        self.batches = 0
         self.lines = 0
         self.seconds = array("d")
         """How long each batch took."""
@@ -70,7 +71,7 @@ class Track:
         self.slices: List[Slice] = []
         self.spans: List[Slice] = []
         """Its batches."""
-        self._resolution = 1e-3
+        self._resolution = _RESOLUTION
 
     def charge(self, stages: Dict[str, float], slices: List[Slice], end: float) -> None:
         for stage, seconds in stages.items():
@@ -81,7 +82,10 @@ class Track:
             while max(len(self.slices), len(self.spans)) > _MAX_SLICES / 2:
                 self._resolution *= 2
                 self.slices = coarsen(self.slices, self._resolution)
-                self.spans = coarsen(self.spans, self._resolution)
+                self.spans = []
+        if self._resolution > _RESOLUTION:
+            # What is merged can reach over the end of a batch, and no slice may do that.
+            self.spans = []
 
 
 class RunProfile:
@@ -174,17 +178,8 @@ class RunProfile:
         patches.wrap(
             process_pool, "load_result", lambda f: timed(RECEIVING, self._counting_received(f))
         )
-        read = timed(READING, lambda: next(batches))
-
-        def read_all() -> Iterator[Optional[Batch]]:
-            while True:
-                try:
-                    batch = read()
-                except StopIteration:
-                    return
-                yield batch
-
-        return read_all()
+        end = object()
+        return iter(timed(READING, lambda: next(batches, end)), end)
 
     def _collect(self, collect: Callable[..., Any]) -> Callable[..., Any]:
         for_workers = self._watch.timed(WAITING_FOR_WORKERS, collect)
@@ -227,7 +222,6 @@ class RunProfile:
             )
         slices = [item._replace(lines=lines) for item in profile.slices]
         track.charge(profile.stages, slices, profile.ended)
-        track.batches += 1
         track.lines += len(batch.values)
         track.seconds.append(seconds)
         track.last = profile._replace(lengths=[], slices=[])

@@ -3,7 +3,6 @@
 from typing import Any, Dict, Iterator, List
 
 from allennlp_parallel_predict.profiling.run import RunProfile, Track
-from allennlp_parallel_predict.profiling.stopwatch import Slice
 
 Event = Dict[str, Any]
 
@@ -34,7 +33,7 @@ def _events(track: Track, pid: int, tid: int, origin: float) -> Iterator[Event]:
     for item in slices:
         yield {
             "name": item.stage,
-            "cat": _category(item),
+            "cat": "batch" if item.stage.startswith("batch ") else "stage",
             "ph": "X",
             "ts": round((item.start - origin) * 1e6, 3),
             "dur": round((item.end - item.start) * 1e6, 3),
@@ -42,7 +41,3 @@ def _events(track: Track, pid: int, tid: int, origin: float) -> Iterator[Event]:
             "tid": tid,
             "args": {"lines": item.lines} if item.lines else {},
         }
-
-
-def _category(item: Slice) -> str:
-    return "batch" if item.stage.startswith("batch ") else "stage"

@@ -18,6 +18,8 @@ from allennlp_parallel_predict.profiling.stages import (
 )
 from allennlp_parallel_predict.profiling.stopwatch import Slice, Stopwatch
 
+TIMES = "times"
+"""The level of detail that has no stages, and so no hooks."""
 SUMS = "sums"
 """The level of detail that a report needs."""
 SLICES = "slices"
@@ -53,7 +55,7 @@ class WorkerProfiler:
     predictor : `Predictor`
         What is measured. It has hooks until `close`.
     detail : `str`
-        `SUMS` or `SLICES`.
+        `TIMES`, `SUMS` or `SLICES`.
     """
 
     def __init__(self, predictor: Predictor, detail: str) -> None:
@@ -63,7 +65,8 @@ class WorkerProfiler:
         self._watch = Stopwatch(WAITING, self._since, detail == SLICES)
         self._lengths = Lengths()
         self._patches = Patches()
-        watch_predictor(predictor, self._watch, self._lengths, self._patches)
+        if detail != TIMES:
+            watch_predictor(predictor, self._watch, self._lengths, self._patches)
 
     def started_at(self, launched: float) -> None:
         """This process was made for the worker: what it did up to now was starting."""
