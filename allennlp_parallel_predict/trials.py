@@ -16,7 +16,7 @@ from allennlp_parallel_predict.batching import Batch, Batching, Input
 from allennlp_parallel_predict.errors import ParallelPredictError
 from allennlp_parallel_predict.executors import Executor
 from allennlp_parallel_predict.profiling.memory import memory_of, total_memory
-from allennlp_parallel_predict.profiling.worker import SUMS, BatchProfile
+from allennlp_parallel_predict.profiling.worker import TIMES, BatchProfile
 from allennlp_parallel_predict.settings import build_settings
 from allennlp_parallel_predict.worker import BatchResult, WorkerOptions
 
@@ -116,21 +116,13 @@ class Tuner:
         crews = crews_for(self._cpus)
         size = _largest(_FIRST_BATCH_SIZE, line_seconds, 0.25 * budget / len(crews), self._inputs)
         self._try([Candidate(workers, threads, size) for workers, threads in crews], 0.3 * budget)
-        best = self.ranked()[0]
-        line_seconds = best.candidate.workers / max(best.lines_per_second, 1e-9)
+        crew = self.ranked()[0].candidate
         rest = end - time.monotonic()
-        groupings = [(size, name) for size in BATCH_SIZES for name in ("in_order", "bucket")]
-        longest = _largest(max(BATCH_SIZES), line_seconds, 0.5 * rest / 12, self._inputs)
-        grouped = [
-            best.candidate._replace(batch_size=size, batching=name)
-            for size, name in groupings
-            if size <= longest and (size, name) != (1, "bucket")
-        ]
-        self._try(grouped, 0.5 * rest)
+        for name in ("in_order", "bucket"):
+            self._climb(crew._replace(batching=name), 0.3 * rest)
         # All crews again: something else may have kept the machine busy when they were compared.
-        tried = (trial.candidate for trial in self.ranked() if trial.candidate in grouped)
-        grouping = next(tried, best.candidate)
-        again = [grouping._replace(workers=w, threads=t) for w, t in crews]
+        best = self.ranked()[0].candidate
+        again = [best._replace(workers=workers, threads=threads) for workers, threads in crews]
         self._try(again, 0.3 * (end - time.monotonic()))
         finalists = self.ranked()[:_FINALISTS]
         for share in (0.5, 1.0):  # in turn, so that what else the machine does falls on all
@@ -143,6 +135,22 @@ class Tuner:
             candidates = [candidate for candidate in candidates if candidate.workers == 1]
         for candidate in candidates:
             self.attempt(candidate, max(_SHORTEST, budget / len(candidates)))
+
+    def _climb(self, candidate: Candidate, budget: float) -> None:
+        """Tries larger and larger batches, until they only make it slower or take too long."""
+        sizes = [size for size in BATCH_SIZES if size <= len(self._inputs)]
+        sizes = [size for size in sizes if (size, candidate.batching) != (1, "bucket")]
+        best, falls, end = 0.0, 0, time.monotonic() + budget
+        for number, size in enumerate(sizes):
+            left = max(0.0, end - time.monotonic())
+            trial = candidate._replace(batch_size=size)
+            # A worker's second batch is the first that counts.
+            if falls == 2 or best and 2 * size * trial.workers / best > max(_SHORTEST, left):
+                return
+            self._try([trial], left / (len(sizes) - number))
+            rate = self.trials[trial].lines_per_second if trial in self.trials else 0.0
+            falls = falls + 1 if rate < best else 0
+            best = max(best, rate)
 
     def attempt(self, candidate: Candidate, seconds: float) -> Trial:
         """Tries one candidate, for the second time perhaps, and says what is known of it then."""
@@ -216,7 +224,7 @@ class _Run:
         start = time.monotonic()
         with executor.preparing():
             try:
-                executor.start(predictor, WorkerOptions("skip", profile=SUMS))
+                executor.start(predictor, WorkerOptions("skip", profile=TIMES))
                 while not self._is_enough(executor, time.monotonic() - start, seconds):
                     while executor.has_room():
                         batch = next(batches)

@@ -4,7 +4,7 @@ import argparse
 import itertools
 import json
 import sys
-from typing import List, Sequence, Tuple
+from typing import List, Sequence
 
 from allennlp.commands.subcommand import Subcommand
 from overrides import overrides
@@ -83,13 +83,13 @@ def _tune(args: argparse.Namespace) -> None:
         cpus = len(tuning.usable_cpus())
         tuner = Tuner(predictor, inputs, source.kind, cpus, args.batch_size, _tell)
         ranked = tuner.search(args.budget)
-        best, ranked = choose(ranked, args.keep_bytes)
-        print(render(ranked, best, args.batch_size))
+        ranked = choose(ranked, args.keep_bytes)
+        print(render(ranked, args.batch_size))
         if tuner.state_change is not None:
             print(f"\nOnly one worker can be used with this model: {tuner.state_change}.")
         if args.output:
             with open(args.output, "w") as file:
-                file.write(jsonnet(best))
+                file.write(jsonnet(ranked[0]))
             print(f"\nWritten to {args.output}; use it as --parallel-config {args.output}")
 
 
@@ -101,32 +101,27 @@ def sample(source: Source, size: int) -> List[Input]:
     return list(itertools.islice(itertools.islice(there, _LOOKED_AT), 0, step * size, step))
 
 
-def choose(ranked: Sequence[Trial], keep_bytes: bool) -> Tuple[Trial, List[Trial]]:
-    """
-    # Returns
-
-    best, ranked : `Tuple[Trial, List[Trial]]`
-        The trial to choose, and all of them with that one first.
-    """
+def choose(ranked: Sequence[Trial], keep_bytes: bool) -> List[Trial]:
+    """All trials, but first the one to choose."""
     if not any(trial.lines_per_second for trial in ranked):
         raise SettingsError("nothing was predicted within the --budget; give it more seconds")
     best = next((t for t in ranked if not keep_bytes or t.same_bytes), None)
     if best is None:
         raise SettingsError("no settings were seen to keep predict's bytes; raise the --budget")
-    return best, [best, *(trial for trial in ranked if trial is not best)]
+    return [best, *(trial for trial in ranked if trial is not best)]
 
 
-def render(ranked: Sequence[Trial], best: Trial, batch_size: int) -> str:
-    """The trials as a table."""
+def render(ranked: Sequence[Trial], batch_size: int) -> str:
+    """The trials as a table, the best first."""
     rows = [["", "workers", "threads", "batch size", "batching", "lines/s", "memory", "bytes"]]
     same = {True: "predict's", False: "differ", None: "?"}
     for trial in ranked[:_SHOWN]:
         workers, threads, size, batching = trial.candidate
         numbers = [str(workers), str(threads), str(size), batching]
         rate = f"{trial.lines_per_second:,.1f}"
-        mark = "best" if trial is best else ""
+        mark = "best" if trial is ranked[0] else ""
         rows.append([mark, *numbers, rate, megabytes(trial.memory), same[trial.same_bytes]])
-    note = f"bytes: compared with predict --batch-size {batch_size} and one thread, on the sample"
+    note = f"bytes: compared with predict --batch-size {batch_size} and one thread, where both came"
     return f"{table(rows)}\n\n{note}"
 
 
