@@ -62,7 +62,8 @@ class Batch(NamedTuple):
         noun = "input line" if self.kind in (LINES, INSTANCES) else "input"
         if len(lines) == 1:
             return f"{noun} {lines[0]}"
-        return f"{noun}s {lines[0]}-{lines[-1]}"
+        among = "" if lines[-1] - lines[0] < 2 * len(lines) else f"{len(lines)} of "
+        return f"{among}{noun}s {lines[0]}-{lines[-1]}"
 
 
 class Batching(Registrable):
@@ -82,13 +83,11 @@ class Batching(Registrable):
             raise SettingsError(f"batching.batch_size must be at least 1, but it is {batch_size}")
         self.batch_size = batch_size
 
-    def batches(
-        self, inputs: Iterable[Optional[Input]], kind: str, first_number: int = 0
-    ) -> Iterator[Optional[Batch]]:
+    def batches(self, inputs: Iterable[Optional[Input]], kind: str) -> Iterator[Optional[Batch]]:
         """
         Yields batches, and passes on the `None`s by which a source says that nothing is there yet.
         """
-        number = first_number
+        number = 0
         for group in self.groups(inputs):
             if group is None:
                 yield None

@@ -254,24 +254,21 @@ class _Job:
         )
         try:
             pipeline.run()
-            sink.close()
         except Interrupted as error:
             settings.executor.kill()
             pipeline.save_checkpoint()
-            sink.close()
-            progress.close()
             error.message = f"interrupted after input line {sink.written.lines:,}"
             if checkpoint is not None and settings.executor.state_change is None:
                 error.message += "; run the same command with --resume to go on"
             raise
-        except BaseException:
+        finally:
             progress.close()
             sink.close()
-            raise
-        progress.close()
         if checkpoint is not None:
             checkpoint.remove()
         summary = progress.summary(settings.executor)
+        if settings.batching.describe():
+            summary += f", {settings.batching.describe()}"
         if sink.written.failures and args.errors_file:
             summary += f" (see {args.errors_file})"
         _tell(summary)

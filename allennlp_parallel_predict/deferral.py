@@ -22,11 +22,6 @@ class RecordedCall(NamedTuple):
 
     pickled: bytes
 
-    @property
-    def length(self) -> int:
-        """Something that grows with the length of the input and costs nothing to know."""
-        return len(self.pickled)
-
     def make(self, reader: DatasetReader) -> Instance:
         """
         Makes the call.

@@ -39,7 +39,9 @@ class Progress:
         self._bar: Optional[Any] = None
         self._next_line = float("inf")
         is_log = common_logging.FILE_FRIENDLY_LOGGING or not sys.stderr.isatty()
-        if mode == "never" or (mode == "auto" and not is_log and _would_mix(prints_to_console)):
+        # A bar would be drawn between the predictions.
+        would_mix = not is_log and prints_to_console and sys.stdout.isatty()
+        if mode == "never" or (mode == "auto" and would_mix):
             return
         self._total = source.total()
         if is_log:
@@ -108,11 +110,6 @@ class Progress:
         if self._failures:
             text += f", {self._failures:,} failed"
         return text
-
-
-def _would_mix(prints_to_console: bool) -> bool:
-    """Whether a bar would be drawn between predictions."""
-    return prints_to_console and sys.stdout.isatty()
 
 
 def _clock(seconds: float) -> str:

@@ -183,19 +183,14 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 def _check_type(key: str, value: Any, annotation: Any) -> None:
     """Checks simple types; the others are left to `FromParams`."""
-    allowed = _members(annotation)
+    is_union = getattr(annotation, "__origin__", None) is Union
+    allowed = annotation.__args__ if is_union else (annotation,)
     if not all(t in _NAMES or t in (type(None), List[int]) for t in allowed):
         return
     if any(_is_a(value, t) for t in allowed):
         return
     names = [_NAMES.get(t, "null" if t is type(None) else "a list of numbers") for t in allowed]
     raise SettingsError(f"{key} must be {' or '.join(names)}, but it is {json.dumps(value)}")
-
-
-def _members(annotation: Any) -> List[Any]:
-    if getattr(annotation, "__origin__", None) is Union:
-        return list(annotation.__args__)
-    return [annotation]
 
 
 def _is_a(value: Any, expected: Any) -> bool:

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional
 
 from allennlp_parallel_predict.errors import ResumeError, explain
 from allennlp_parallel_predict.ordering import Run
@@ -61,8 +61,6 @@ class Sink:
         resume_at: Optional[Written] = None,
     ) -> None:
         self.written = resume_at or Written()
-        self._output_name = str(output_file)
-        self._errors_name = str(errors_file)
         self._print_to_console = print_to_console
         self._on_error = on_error
         self._output = _open(output_file, resume_at and resume_at.output_bytes)
@@ -84,7 +82,7 @@ class Sink:
         if self._print_to_console or result.failures or result.printed:
             self._write_one_by_one(run)
         elif self._output is not None:
-            with _writing(self._output_name):
+            with _writing(self._output):
                 self._output.writelines(result.outputs)
         self.written = self.written._replace(
             lines=max(lines, run.batch.line_numbers[-1]),
@@ -115,7 +113,7 @@ class Sink:
                     print(f"input {index}: ", description)
                 print("prediction: ", output)
         if self._output is not None:
-            with _writing(self._output_name):
+            with _writing(self._output):
                 self._output.write(output)
 
     def _write_failure(self, run: Run, failure: Failure) -> None:
@@ -133,13 +131,13 @@ class Sink:
                 **what,
                 "traceback": failure.error.traceback,
             }
-            with _writing(self._errors_name):
+            with _writing(self._errors):
                 self._errors.write(json.dumps(record) + "\n")
 
     def flush(self) -> None:
         """Hands everything to the operating system."""
-        for name, file in self._files():
-            with _writing(name):
+        for file in self._files():
+            with _writing(file):
                 file.flush()
         with _printing():
             sys.stdout.flush()
@@ -148,9 +146,9 @@ class Sink:
         """Brings everything to the disk and says how far it is."""
         self.flush()
         sizes = {}
-        for name, file in self._files():
+        for file in self._files():
             if file.seekable():
-                with _writing(name):
+                with _writing(file):
                     os.fsync(file.fileno())
                 sizes[file] = file.buffer.tell()
         self.written = self.written._replace(
@@ -162,31 +160,29 @@ class Sink:
         try:
             self.flush()
         finally:
-            for name, file in self._files():
-                with _writing(name):
+            for file in self._files():
+                with _writing(file):
                     file.close()
 
-    def _files(self) -> Iterator[Tuple[str, Any]]:
-        if self._output is not None:
-            yield self._output_name, self._output
-        if self._errors is not None:
-            yield self._errors_name, self._errors
+    def _files(self) -> List[Any]:
+        return [file for file in (self._output, self._errors) if file is not None]
 
 
 @contextmanager
-def _writing(name: str) -> Iterator[None]:
+def _writing(file: Any) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
         raise OutputClosed() from error
     except OSError as error:
+        name = "to the standard output" if file is sys.stdout else file.name
         raise explain(error, f"cannot write {name}: {error.strerror}")
 
 
 @contextmanager
 def _printing() -> Iterator[None]:
     try:
-        with _writing("to the standard output"):
+        with _writing(sys.stdout):
             yield
     except (OSError, OutputClosed):
         # Python flushes it once more at the end, and that must not fail again.

@@ -58,6 +58,15 @@ def test_length_may_be_counted_in_tokens():
     assert made[0].values == ["a b c", "d e"]
 
 
+def test_what_a_batch_is_called():
+    def called(*lines):
+        return Batch(0, LINES, ["x"] * len(lines), range(len(lines)), lines).describe()
+
+    assert called(5) == "input line 5"
+    assert called(5, 6, 8) == "input lines 5-8"  # with a blank line
+    assert called(2000, 3, 700) == "3 of input lines 3-2000"
+
+
 def test_the_padding_saved_is_known():
     batching = BucketBatching(batch_size=2, window=4)
     assert batching.describe() == ""

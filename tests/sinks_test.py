@@ -59,6 +59,24 @@ class TestAFullDisk:
         assert "cannot write /dev/full: No space left on device" in running.stderr
         assert "Traceback" not in running.stderr
 
+    def test_the_command_that_has_little_to_write(self, archive, tmp_path):
+        """So little that it is only written at the very end."""
+        (tmp_path / "input").write_text('{"n": 1}\n')
+        flags = ["--silent", "--output-file", "/dev/full"]
+        with command(archive, tmp_path / "input", *flags, folder=tmp_path) as running:
+            assert running.wait() == 1
+        assert "cannot write /dev/full: No space left on device" in running.stderr
+        assert "Traceback" not in running.stderr
+
+    def test_the_padding_that_a_bucket_saves_is_reported(self, archive, tmp_path):
+        lines = ('{"n": %d, "text": "%s"}\n' % (n, "x" * (n % 5 * 10)) for n in range(100))
+        (tmp_path / "input").write_text("".join(lines))
+        settings = '{"batching": {"type": "bucket", "batch_size": 10}}'
+        flags = ["--silent", "--output-file", tmp_path / "output", "--parallel-overrides", settings]
+        with command(archive, tmp_path / "input", *flags, folder=tmp_path) as running:
+            assert running.wait() == 0
+        assert "% of the padding saved" in running.stderr
+
     def test_the_checkpoint_before_stays(self, archive, tmp_path):
         """A small file system would do it; a limit on the size of files is at hand everywhere."""
         (tmp_path / "input").write_text("".join(f'{{"n": {n}}}\n' for n in range(5000)))

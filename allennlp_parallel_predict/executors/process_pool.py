@@ -161,15 +161,10 @@ class ProcessPoolExecutor(SupervisedExecutor):
 
     @overrides
     def _release(self, result: BatchResult, size: int) -> List[BatchResult]:
-        if self._is_probing:
-            return self._probe(result, size)
-        return super()._release(result, size)
-
-    def _probe(self, result: BatchResult, size: int) -> List[BatchResult]:
-        """
-        Holds results until the first batch is finished and shows whether the model keeps state. If
-        it does, nothing has left the pool yet, and one worker starts over.
-        """
+        if not self._is_probing:
+            return super()._release(result, size)
+        # Results are held until the first batch is finished and shows whether the model keeps
+        # state. If it does, nothing has left the pool yet, and one worker starts over.
         self._held.append((result, size))
         if result.state_change:
             self._start_over()

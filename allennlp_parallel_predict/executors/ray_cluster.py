@@ -34,8 +34,8 @@ from allennlp.predictors import Predictor
 from allennlp_parallel_predict import beam_search, model_sharing, tuning
 from allennlp_parallel_predict.batching import Batch
 from allennlp_parallel_predict.errors import RemoteError, SettingsError
-from allennlp_parallel_predict.executors.channel import dumps
-from allennlp_parallel_predict.worker import BatchResult, Failure, Worker, WorkerOptions
+from allennlp_parallel_predict.executors.worker_process import dump_result
+from allennlp_parallel_predict.worker import Worker, WorkerOptions
 
 LOCAL = "local"
 """The address of a cluster of this machine alone."""
@@ -262,11 +262,7 @@ class RayWorker:
                 parameter.data = data if shared else data.clone()
             self._is_shared = shared
         number, kind, values = pickle.loads(message)
-        result = self._worker.predict(Batch(number, kind, values, (), ()))
-        try:
-            return dumps(tuple(result))
-        except Exception as error:
-            return dumps(tuple(BatchResult(number, fatal=Failure(0, RemoteError.of(error)))))
+        return dump_result(self._worker.predict(Batch(number, kind, values, (), ())))
 
 
 def _read_only(memory: numpy.ndarray) -> Any:

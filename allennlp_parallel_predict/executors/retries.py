@@ -51,36 +51,21 @@ class Search:
 
     def _merged(self) -> BatchResult:
         results = [self._results[offset] for offset in range(len(self.tasks))]
-        failures = [
-            failure._replace(offset=offset)
-            for offset, result in enumerate(results)
-            for failure in result.failures
-        ]
-        fatal = next(
-            (
-                result.fatal._replace(offset=offset)
-                for offset, result in enumerate(results)
-                if result.fatal is not None
-            ),
-            None,
-        )
-        end = len(results) if fatal is None else fatal.offset
-        results = results[:end]
+        failures = [f._replace(offset=n) for n, r in enumerate(results) for f in r.failures]
+        fatals = [r.fatal._replace(offset=n) for n, r in enumerate(results) if r.fatal is not None]
+        if fatals:
+            results = results[: fatals[0].offset]
         descriptions = None
         if any(result.descriptions for result in results):
             descriptions = [(result.descriptions or [None])[0] for result in results]
-        printed = {
-            offset: "".join(result.printed.values())
-            for offset, result in enumerate(results)
-            if result.printed
-        }
+        printed = {n: "".join(r.printed.values()) for n, r in enumerate(results) if r.printed}
         return BatchResult(
             self.batch.number,
             [result.outputs[0] if result.outputs else None for result in results],
             descriptions,
             printed or None,
             failures,
-            fatal,
+            fatals[0] if fatals else None,
             next((r.state_change for r in results if r.state_change), None),
         )
 

@@ -59,7 +59,7 @@ class SupervisedExecutor(Executor):
     """
 
     _crew: Any
-    """Has `members`, each of which may have `in_hand` batches, and can `replace(member)`; there from
+    """Has `members`, each of which may have `in_hand` batches, and can `replace(member)`; from
     `start` on."""
 
     def __init__(

@@ -298,10 +298,11 @@ def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> Non
 
 
 def _send_result(sock: socket.socket, result: BatchResult) -> None:
-    send_blocking(sock, _dump_result(result))
+    send_blocking(sock, dump_result(result))
 
 
-def _dump_result(result: BatchResult) -> bytes:
+def dump_result(result: BatchResult) -> bytes:
+    """A result as a worker's message."""
     try:
         return dumps(tuple(result))
     except Exception as error:
