@@ -1,10 +1,12 @@
 """The asyncio interface: what callers get, and what the event loop feels of it."""
 
 import asyncio
+import gc
 import json
 import time
 
 import anyio
+import psutil
 import pytest
 from allennlp.predictors import Predictor
 
@@ -296,6 +298,19 @@ async def test_closing_finishes_what_is_under_way():
     assert time.monotonic() - start < 5
     with pytest.raises(PredictorClosed):
         await predictor.predict_json({"n": 1})
+
+
+def test_letting_go_of_it_is_enough():
+    async def use():
+        predictor = faulty_async()
+        assert (await predictor.predict_json({"n": 1}))["n"] == 1
+
+    asyncio.run(use())
+    deadline = time.monotonic() + 10
+    while workers() and time.monotonic() < deadline:
+        gc.collect()
+        psutil.wait_procs(workers(), timeout=0.2)
+    assert not workers()
 
 
 @run
