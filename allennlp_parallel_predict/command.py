@@ -5,6 +5,7 @@ It turns flags into a source, a way of batching, an executor and a sink, and run
 """
 
 import argparse
+import gc
 import os
 import stat
 import sys
@@ -252,6 +253,9 @@ class _Job:
             settings.max_errors,
             self._profile,
         )
+        # To look for garbage in all that was imported takes a quarter of a second, in which the
+        # workers run out of work.
+        gc.freeze()
         try:
             pipeline.run()
         except Interrupted as error:
@@ -262,6 +266,7 @@ class _Job:
                 error.message += "; run the same command with --resume to go on"
             raise
         finally:
+            gc.unfreeze()
             progress.close()
             sink.close()
         if checkpoint is not None:
