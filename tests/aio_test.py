@@ -1,19 +1,17 @@
 """The asyncio interface: what callers get, and what the event loop feels of it."""
 
 import asyncio
-import gc
 import json
 import time
 
 import anyio
-import psutil
 import pytest
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict import AsyncPredictor, ParallelPredictor
 from allennlp_parallel_predict.errors import PredictorClosed, QueueFull, SettingsError, WorkerDied
 from faults import numbered, predictor_of
-from pools import ARCHIVE, WORDS, faulty_async, numbers, settings_of, ticks
+from pools import ARCHIVE, WORDS, assert_collected, faulty_async, numbers, settings_of, ticks
 from running import workers
 
 pytestmark = pytest.mark.timeout(60)
@@ -306,11 +304,7 @@ def test_letting_go_of_it_is_enough():
         assert (await predictor.predict_json({"n": 1}))["n"] == 1
 
     asyncio.run(use())
-    deadline = time.monotonic() + 10
-    while workers() and time.monotonic() < deadline:
-        gc.collect()
-        psutil.wait_procs(workers(), timeout=0.2)
-    assert not workers()
+    assert_collected()
 
 
 @run

@@ -151,6 +151,15 @@ class TestTheCommand:
         assert ran.status == 1 and "Traceback" not in ran.stderr
         assert "which is more than max_errors allows (4)" in ran.stderr
 
+    def test_the_parent_does_not_look_for_garbage_meanwhile(self, archive, tmp_path):
+        """In all that AllenNLP imports: the workers would run out of work."""
+        line = '{"n": 1, "do": "say whether garbage is looked for"}\n'
+        (tmp_path / "input").write_text(line)
+        flags = settings(executor_type="in_process")
+        with command(archive, tmp_path / "input", *flags, folder=tmp_path) as running:
+            assert running.wait() == 0
+        assert running.stdout.startswith("False\n")
+
     def test_in_process(self, archive, tmp_path):
         flags = ["--on-error", "skip", *settings(executor_type="in_process"), "--silent"]
         ran = self.predict(archive, tmp_path, numbered(12, {5: "memory", 6: "raise"}), *flags)

@@ -1,6 +1,7 @@
 """Opens the Python interfaces on faulty predictors, for their tests."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -9,9 +10,12 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, Dict
 
+import psutil
+
 from allennlp_parallel_predict import AsyncPredictor, ParallelPredictor
 from allennlp_parallel_predict.settings import build_settings, read_settings
 from faults import predictor_of
+from running import workers
 
 ROOT = Path(__file__).parent.parent
 ARCHIVE = ROOT / "examples" / "g2p" / "model.tar.gz"
@@ -31,6 +35,15 @@ def faulty(model: Dict[str, Any] = {}, **settings: Any) -> ParallelPredictor:
 
 def numbers(outputs):
     return [output["n"] for output in outputs]
+
+
+def assert_collected() -> None:
+    """Nobody uses the predictor any more, and so its workers end."""
+    deadline = time.monotonic() + 10
+    while workers() and time.monotonic() < deadline:
+        gc.collect()  # again, as the driver may just then have held on to it
+        psutil.wait_procs(workers(), timeout=0.2)
+    assert not workers()
 
 
 def in_fork(function: Callable[[], None], timeout: float = 60.0) -> None:

@@ -1,6 +1,5 @@
 """The Python interface in processes with threads, and the end of its workers."""
 
-import gc
 import json
 import os
 import signal
@@ -18,7 +17,7 @@ from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict import ParallelPredictor
 from allennlp_parallel_predict.errors import PredictorClosed
-from pools import ARCHIVE, WORDS, faulty, in_fork, numbers
+from pools import ARCHIVE, WORDS, assert_collected, faulty, in_fork, numbers
 from running import workers
 
 pytestmark = pytest.mark.timeout(90)
@@ -100,11 +99,7 @@ class TestTheEnd:
         predictor.itself = predictor  # type: ignore[attr-defined]
         assert len(workers()) == 2
         del predictor
-        deadline = time.monotonic() + 10
-        while workers() and time.monotonic() < deadline:
-            gc.collect()  # again, as the driver may just then have held on to it
-            psutil.wait_procs(workers(), timeout=0.2)
-        assert not workers()
+        assert_collected()
 
     def test_it_knows_that_it_belongs_to_another_process(self):
         with faulty() as predictor:

@@ -9,6 +9,7 @@ from allennlp.commands.subcommand import Subcommand
 from overrides import overrides
 
 from allennlp_parallel_predict.errors import SettingsError, printed_for_people
+from allennlp_parallel_predict.profiling.diagnosis import seconds_at_work
 from allennlp_parallel_predict.profiling.report import VERSION, Report
 from allennlp_parallel_predict.profiling.stages import PARENT_STAGES, WORKER_STAGES
 from allennlp_parallel_predict.profiling.text import megabytes, table
@@ -101,8 +102,7 @@ def _overall(a: Report, b: Report) -> List[Sequence[str]]:
 
 
 def _milliseconds_a_line(report: Report) -> float:
-    at_work = report["utilisation"] * report["num_workers"] * report["seconds"]["predicting"]
-    return 1000 * at_work / max(1, report["lines"])
+    return 1000 * seconds_at_work(report) / max(1, report["lines"])
 
 
 def _row(title: str, pair: Sequence[float], form: str) -> List[str]:

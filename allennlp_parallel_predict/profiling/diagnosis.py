@@ -214,6 +214,11 @@ RULES: List[Rule] = [
 ]
 
 
+def seconds_at_work(report: Report) -> float:
+    """Of all workers together."""
+    return report["utilisation"] * report["num_workers"] * report["seconds"]["predicting"]
+
+
 def _waiting_share(report: Report) -> float:
     """Of the workers' time while there was work for them."""
     waiting = report["stages"].get(WAITING, 0.0) - report["idle_at_the_end"]
@@ -223,8 +228,7 @@ def _waiting_share(report: Report) -> float:
 def _worker_share(report: Report, *stages: str) -> float:
     """Of the time that the workers were at work."""
     seconds = sum(report["stages"].get(stage, 0.0) for stage in stages)
-    at_work = report["utilisation"] * report["num_workers"] * report["seconds"]["predicting"]
-    return seconds / max(1e-9, at_work)
+    return seconds / max(1e-9, seconds_at_work(report))
 
 
 def _parent_share(report: Report, *stages: str) -> float:
