@@ -51,7 +51,7 @@ class AsyncPredictor(Opened):
     max_batch_size : `int`, optional (default = `32`)
         The number of single calls that are predicted together. Together they are predicted by
         `predict_batch_json`, which may differ from `predict_json` in the last digits of floats;
-        with 1, every call is predicted alone.
+        with 1, every call is predicted alone, and every batch as by a `Predictor` to the last bit.
     max_latency : `float`, optional (default = `0.005`)
         The seconds that a call waits for others to join it while there is an idle worker.
     max_waiting : `int`, optional (default = `None`)

@@ -77,6 +77,8 @@ class Batching(Registrable):
     """
 
     default_implementation = "in_order"
+    exact = True
+    """Whether the groups are those of `allennlp predict`, so that the last digits can be too."""
 
     def __init__(self, batch_size: int = 1) -> None:
         if batch_size < 1:
@@ -147,6 +149,7 @@ class BucketBatching(Batching):
         What the length of an input line is: its `"characters"` or its whitespace `"tokens"`.
     """
 
+    exact = False
     # A class's attribute until the first input comes: the instance's are the settings.
     _padding: Optional["Padding"] = None
 

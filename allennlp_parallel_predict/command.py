@@ -195,6 +195,7 @@ class _Job:
                 not args.silent,
                 source.encoding,
                 profile=None if self._profile is None else self._profile.detail,
+                exact=self._settings.batching.exact,
             )
             try:
                 executor.start(predictor, options)

@@ -86,6 +86,7 @@ class Driver:
         self.ended: "Future[None]" = _result_only()
         """Done when there are no more workers."""
         self._load = load
+        self._merges = max_batch_size > 1
         self._max_waiting = max_waiting
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -211,7 +212,8 @@ class Driver:
         self.executor.keeps_order = False
         # Calls shall wait here, where they are gathered into batches and can be cancelled.
         self.executor.has_reserve = False
-        self.executor.start(self._predictor, WorkerOptions(on_error="skip", raw=True))
+        options = WorkerOptions(on_error="skip", raw=True, exact=not self._merges)
+        self.executor.start(self._predictor, options)
         self._finished_since_start = 0
 
     def _serve(self) -> None:

@@ -17,7 +17,7 @@ from allennlp_parallel_predict.errors import ParallelPredictError
 from allennlp_parallel_predict.executors import Executor
 from allennlp_parallel_predict.profiling.memory import memory_of, total_memory
 from allennlp_parallel_predict.profiling.worker import TIMES, BatchProfile
-from allennlp_parallel_predict.settings import build_settings
+from allennlp_parallel_predict.settings import Settings, build_settings
 from allennlp_parallel_predict.worker import BatchResult, WorkerOptions
 
 BATCH_SIZES = (1, 4, 16, 32, 64, 128)
@@ -157,7 +157,7 @@ class Tuner:
         settings = build_settings(candidate.settings())
         batches = self._batches(settings.batching)
         try:
-            ran = _Run(settings.executor, self._predictor, batches, seconds)
+            ran = _Run(settings, self._predictor, batches, seconds)
         except ParallelPredictError as error:
             self._tell(f"{candidate}: {error}")
             return self._note(Trial(candidate, 0.0, 0.0, seconds))
@@ -214,8 +214,10 @@ class _Run:
     """A pool at work for some seconds."""
 
     def __init__(
-        self, executor: Executor, predictor: Predictor, batches: Iterator[Batch], seconds: float
+        self, settings: Settings, predictor: Predictor, batches: Iterator[Batch], seconds: float
     ) -> None:
+        executor = settings.executor
+        options = WorkerOptions("skip", profile=TIMES, exact=settings.batching.exact)
         self.outputs: Dict[int, str] = {}
         self.memory = 0.0
         self._in_work: Dict[int, Batch] = {}
@@ -224,7 +226,7 @@ class _Run:
         start = time.monotonic()
         with executor.preparing():
             try:
-                executor.start(predictor, WorkerOptions("skip", profile=TIMES))
+                executor.start(predictor, options)
                 while not self._is_enough(executor, time.monotonic() - start, seconds):
                     while executor.has_room():
                         batch = next(batches)

@@ -47,6 +47,8 @@ class WorkerOptions(NamedTuple):
     """
     profile: Optional[str] = None
     """The level of detail of a profile, or `None` for no profile."""
+    exact: bool = True
+    """Whether all bits have to be those of `allennlp predict`: see `Batching.exact`."""
 
 
 class Failure(NamedTuple):

@@ -31,7 +31,7 @@ import numpy
 import torch
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict import beam_search, model_sharing, tuning
+from allennlp_parallel_predict import model_sharing, tuning
 from allennlp_parallel_predict.batching import Batch
 from allennlp_parallel_predict.errors import RemoteError, SettingsError
 from allennlp_parallel_predict.executors.worker_process import dump_result
@@ -247,8 +247,7 @@ class RayWorker:
             self._predictor.cuda_device = 0
         else:
             self._shared = [(parameter, parameter.data) for parameter in model.parameters()]
-        tuning.use_inference_mode(model)
-        beam_search.use_row_copies()
+        tuning.tune_model(model, setup.options.exact)
         self._worker = Worker(self._predictor, setup.options)
         if self._worker.profiler is not None:
             self._worker.profiler.started_at(self._launched)

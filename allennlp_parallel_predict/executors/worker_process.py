@@ -24,7 +24,7 @@ import torch
 from allennlp.predictors import Predictor
 from torch.multiprocessing.reductions import ForkingPickler
 
-from allennlp_parallel_predict import beam_search, model_sharing, tuning
+from allennlp_parallel_predict import model_sharing, tuning
 from allennlp_parallel_predict.batching import Batch
 from allennlp_parallel_predict.errors import RemoteError
 from allennlp_parallel_predict.executors.channel import (
@@ -281,8 +281,7 @@ def _receive_part(sock: socket.socket) -> bytearray:
 def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> None:
     """Predicts batch after batch until the parent has no more."""
     tuning.tune_process(setup.threads, setup.cpus)
-    tuning.use_inference_mode(predictor._model)
-    beam_search.use_row_copies()
+    tuning.tune_model(predictor._model, setup.options.exact)
     worker = Worker(predictor, setup.options)
     send_blocking(sock, READY)
     receive, load, send = receive_blocking, pickle.loads, _send_result

@@ -1,0 +1,128 @@
+"""Which rows are computed together, so that each gets the bits that it has among all."""
+
+import pytest
+import torch
+
+from allennlp_parallel_predict.row_layouts import RowLayouts, arrange
+
+SHAPES = ("hidden", (40, 8))
+
+
+class Kernel:
+    """What each position computes, and how often it was asked."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self.sizes = []
+
+    def __call__(self):
+        return self.trial
+
+    def trial(self, size):
+        self.sizes.append(size)
+        return [bytes([self.kind(position, size)]) for position in range(size)]
+
+
+def even(position, size):
+    return 7
+
+
+def last_two(position, size):
+    return int(position >= size - 2)
+
+
+def by_size(position, size):
+    return size
+
+
+def ended(*live, count=40):
+    rows = torch.ones(count, dtype=torch.bool)
+    rows[list(live)] = False
+    return rows
+
+
+def test_the_rows_that_are_needed_and_some_more():
+    rows = RowLayouts().choose(ended(3, 17, 30, 31, 5), SHAPES, Kernel(even)).tolist()
+    assert len(rows) == 8
+    assert rows[:5] == [3, 5, 17, 30, 31]
+    assert len(set(rows)) == 8
+
+
+def test_each_row_is_where_it_is_computed_as_before():
+    kernel = Kernel(last_two)
+    rows = RowLayouts().choose(ended(1, 38, 2), SHAPES, kernel).tolist()
+    assert rows[:2] == [1, 2] and 38 in rows[-2:]
+
+
+def test_more_rows_where_fewer_have_no_place():
+    def kernel(position, size):
+        return int(position >= size - size // 20)
+
+    rows = RowLayouts().choose(ended(38, 39), SHAPES, Kernel(kernel))
+    assert rows is None
+
+    rows = RowLayouts().choose(ended(0, 39), SHAPES, Kernel(kernel)).tolist()
+    assert len(rows) == 24 and rows[-1] == 39
+
+
+def test_all_rows_where_each_size_is_computed_in_its_own_way():
+    kernel = Kernel(by_size)
+    assert RowLayouts().choose(ended(1, 2), SHAPES, kernel) is None
+    assert 40 in kernel.sizes and 8 in kernel.sizes
+
+
+def test_a_size_is_tried_once():
+    layouts, kernel = RowLayouts(), Kernel(even)
+    for _ in range(5):
+        layouts.choose(ended(1, 2), SHAPES, kernel)
+    assert sorted(kernel.sizes) == [8, 40]
+    layouts.choose(ended(1, 2), ("hidden", (40, 9)), kernel)
+    assert sorted(kernel.sizes) == [8, 8, 40, 40]
+
+
+def test_trials_that_bring_nothing_come_to_an_end():
+    layouts, kernel = RowLayouts(), Kernel(by_size)
+    for length in range(100):
+        assert layouts.choose(ended(*range(20)), ("hidden", (40, length)), kernel) is None
+    assert sum(kernel.sizes) <= 8 * 40
+
+
+def test_trials_that_pay_go_on():
+    layouts, kernel = RowLayouts(), Kernel(even)
+    for length in range(100):
+        for _ in range(10):
+            layouts.choose(ended(*range(5)), ("hidden", (40, length)), kernel)
+    assert sum(kernel.sizes) == 100 * 48
+
+
+def test_what_is_learnt_has_a_bound():
+    layouts, kernel = RowLayouts(), Kernel(even)
+    chosen = [layouts.choose(ended(1), ("hidden", (40, n)), kernel) for n in range(1000)]
+    assert chosen[0] is not None and chosen[-1] is None
+
+
+def test_nothing_is_tried_where_last_digits_do_not_matter():
+    kernel = Kernel(by_size)
+    rows = RowLayouts(exact=False).choose(ended(1, 2), SHAPES, kernel)
+    assert len(rows) == 8 and not kernel.sizes
+
+
+def test_all_rows_are_needed():
+    kernel = Kernel(even)
+    assert RowLayouts().choose(ended(*range(39)), SHAPES, kernel) is None
+    assert not kernel.sizes
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_arrange(seed):
+    torch.manual_seed(seed)
+    rows = torch.rand(30) < 0.7
+    before, after = torch.randint(2, (30,)), torch.randint(2, (22,))
+    arranged = arrange(rows, before, after)
+    live = (~rows).nonzero().view(-1)
+    fits = all((before[live] == kind).sum() <= (after == kind).sum() for kind in (0, 1))
+    assert (arranged is not None) == fits
+    if arranged is not None:
+        assert len(set(arranged.tolist())) == 22 and set(live.tolist()) <= set(arranged.tolist())
+        for position, row in enumerate(arranged.tolist()):
+            assert rows[row] or before[row] == after[position]
