@@ -7,14 +7,14 @@ only end again. So only the rows of the others are given to the model. And what 
 beams of an instance, such as the outputs of an encoder, is not moved from beam to beam.
 """
 
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 from weakref import WeakKeyDictionary
 
 import torch
 from allennlp.nn.beam_search import BeamSearch, DeterministicSampler
 from torch import Tensor
 
-from allennlp_parallel_predict.row_layouts import RowLayouts, Trial
+from allennlp_parallel_predict.row_layouts import RowLayouts, Trial, bits, spread
 
 State = Dict[str, Tensor]
 Step = Callable[[Tensor, State, int], Tuple[Tensor, State]]
@@ -110,9 +110,10 @@ class _LiveStep:
         part = self._select(rows, state)
         log_probabilities, computed = self._run(rows, tokens[rows], part, timestep)
         for key, tensor in computed.items():
-            computed[key] = _spread(tensor, rows, len(tokens), self._dimension(key, tensor))
+            computed[key] = spread(tensor, rows, len(tokens), self._dimension(key, tensor))
         computed[_LEFT_OUT] = ended.index_fill(0, rows, False)
-        return _spread(log_probabilities, rows, len(tokens), 0), computed
+        # The search does not look at the rows that were left out.
+        return spread(log_probabilities, rows, len(tokens), 0), computed
 
     def _start(self, tokens: Tensor, state: State) -> Tuple[Tensor, State]:
         """The first step has one row for each instance."""
@@ -169,7 +170,7 @@ class _LiveStep:
         """See `Trial`; it keeps nothing else of this search."""
         step, select, dimension = self._step, self._select, self._dimension
 
-        def trial(size: int) -> List[bytes]:
+        def trial(size: int) -> Tensor:
             rows = torch.zeros(size, dtype=torch.long)
             given = select(rows, sample)
             log_probabilities, computed = step(token[rows], dict(given), timestep)
@@ -178,8 +179,7 @@ class _LiveStep:
                 for key, tensor in computed.items()
                 if tensor is not given.get(key)
             ]
-            numbers = torch.cat([result.reshape(size, -1).double() for result in results], 1)
-            return [row.tobytes() for row in numbers.numpy()]
+            return torch.cat([bits(result.reshape(size, -1).double()) for result in results], 1)
 
         return trial
 
@@ -200,10 +200,3 @@ class _LiveStep:
     def _dimension(self, key: str, tensor: Tensor) -> int:
         """The one of the rows."""
         return int(self._search._is_multilayer_rnn_decoder(key, tensor))
-
-
-def _spread(tensor: Tensor, rows: Tensor, count: int, dimension: int) -> Tensor:
-    """Puts the rows in their places, among zeros, which the search does not look at."""
-    shape = list(tensor.shape)
-    shape[dimension] = count
-    return tensor.new_zeros(shape).index_copy_(dimension, rows, tensor)

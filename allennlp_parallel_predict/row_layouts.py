@@ -12,11 +12,11 @@ from typing import Any, Callable, Dict, List, Optional
 import torch
 from torch import Tensor
 
-Trial = Callable[[int], List[bytes]]
-"""What a model computes for a number of copies of one row, by position."""
+Trial = Callable[[int], Tensor]
+"""The bits that a model computes for a number of copies of one row: shape `(rows, numbers)`."""
 
 _PARTS = 8
-"""Sizes are tried in steps of such a part of all rows."""
+"""Into how many parts the rows are divided at least, some of which are left out."""
 _KERNEL = 4
 """Sizes are multiples of it, as the kernels' are."""
 _FIRST_TRIALS = 8
@@ -34,12 +34,15 @@ class RowLayouts:
     exact : `bool`, optional (default = `True`)
         Whether each row has to get the bits that it has among all. Else nothing is tried, and last
         digits may differ, as they do between batches of different sizes.
+    trial_cost : `float`, optional (default = `1.0`)
+        What it costs to try a row, as a part of what it costs to compute one.
     """
 
-    def __init__(self, exact: bool = True) -> None:
+    def __init__(self, exact: bool = True, trial_cost: float = 1.0) -> None:
         self._exact = exact
+        self._trial_cost = trial_cost
         self._known: Dict[Any, "_Kinds"] = {}
-        self._rows_tried = 0
+        self._rows_tried = 0.0
         self._rows_saved = 0
 
     def choose(
@@ -61,9 +64,11 @@ class RowLayouts:
             Shape `(fewer rows,)`: the rows to compute, in this order; `None` for all.
         """
         count, live = len(ended), int((~ended).sum())
-        kinds = self._kinds(shapes, count, new_trial)
-        part = _round_up(-(-count // _PARTS), _KERNEL)
-        for size in range(_round_up(live, part), count, part):
+        kinds = self._kinds(shapes, new_trial)
+        part = _KERNEL
+        while 2 * part * _PARTS <= count:
+            part *= 2  # so that batches that differ a little in size have sizes in common
+        for size in range(-(-live // part) * part, count, part):
             if kinds is None:
                 return None
             if self._may_try(kinds, count, count) and self._may_try(kinds, size, count):
@@ -73,19 +78,20 @@ class RowLayouts:
                     return rows
         return None
 
-    def _kinds(self, shapes: Any, count: int, new_trial: Callable[[], Trial]) -> Optional["_Kinds"]:
+    def _kinds(self, shapes: Any, new_trial: Callable[[], Trial]) -> Optional["_Kinds"]:
         if not self._exact:
             return _ALIKE
-        if (shapes, count) not in self._known and len(self._known) < _MAX_SHAPES:
-            self._known[shapes, count] = _Kinds(new_trial())
-        return self._known.get((shapes, count))
+        if shapes not in self._known and len(self._known) < _MAX_SHAPES:
+            self._known[shapes] = _Kinds(new_trial())
+        return self._known.get(shapes)
 
     def _may_try(self, kinds: "_Kinds", size: int, count: int) -> bool:
         """Trials may cost half of what they have brought."""
         if not kinds.has(size):
-            if self._rows_tried + size > self._rows_saved / 2 + _FIRST_TRIALS * count:
+            tried = self._rows_tried + size * self._trial_cost
+            if tried > self._rows_saved / 2 + _FIRST_TRIALS * count:
                 return False
-            self._rows_tried += size
+            self._rows_tried = tried
         return True
 
 
@@ -94,7 +100,8 @@ class _Kinds:
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
-        self._numbers: Dict[bytes, int] = {}
+        self._examples: List[Tensor] = []
+        """What a position of each kind computes."""
         self._tried: Dict[int, Tensor] = {}
 
     def has(self, size: int) -> bool:
@@ -102,11 +109,18 @@ class _Kinds:
 
     def of(self, size: int) -> Tensor:
         if size not in self._tried:
-            kinds = [
-                self._numbers.setdefault(bits, len(self._numbers)) for bits in self._trial(size)
-            ]
-            self._tried[size] = torch.tensor(kinds)
+            self._tried[size] = self._sort(self._trial(size))
         return self._tried[size]
+
+    def _sort(self, numbers: Tensor) -> Tensor:
+        kinds = numbers.new_full((len(numbers),), -1, dtype=torch.long)
+        while bool((kinds < 0).any()):
+            for kind, example in enumerate(self._examples):
+                kinds[(numbers == example).all(1)] = kind
+            unknown = (kinds < 0).nonzero().view(-1)
+            if len(unknown):
+                self._examples.append(numbers[unknown[0]].clone())
+        return kinds
 
 
 class _Alike(_Kinds):
@@ -119,7 +133,7 @@ class _Alike(_Kinds):
         return torch.zeros(size, dtype=torch.long)
 
 
-_ALIKE = _Alike(lambda size: [])
+_ALIKE = _Alike(lambda size: torch.empty(0))
 
 
 def arrange(ended: Tensor, before: Tensor, after: Tensor) -> Optional[Tensor]:
@@ -154,5 +168,16 @@ def arrange(ended: Tensor, before: Tensor, after: Tensor) -> Optional[Tensor]:
     return rows
 
 
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
+def bits(tensor: Tensor) -> Tensor:
+    """Floats as integers, so that they are equal if all their bits are."""
+    return tensor.contiguous().view(_INTEGERS[tensor.element_size()])
+
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def spread(tensor: Tensor, rows: Tensor, count: int, dimension: int) -> Tensor:
+    """Puts computed rows in their places among `count`; in the others are zeros."""
+    shape = list(tensor.shape)
+    shape[dimension] = count
+    return tensor.new_zeros(shape).index_copy_(dimension, rows, tensor)

@@ -18,6 +18,7 @@ from allennlp.models import Model
 
 from allennlp_parallel_predict.beam_search import use_row_copies
 from allennlp_parallel_predict.live_beams import decode_live_beams_only
+from allennlp_parallel_predict.unpadded import skip_padding
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _TRIM_THRESHOLD = 512 << 20
@@ -125,6 +126,7 @@ def tune_model(model: Model, exact: bool) -> None:
     use_inference_mode(model)
     use_row_copies()
     decode_live_beams_only(exact)
+    skip_padding(model, exact)
 
 
 def use_inference_mode(model: Model) -> None:
