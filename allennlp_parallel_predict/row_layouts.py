@@ -15,10 +15,12 @@ from torch import Tensor
 Trial = Callable[[int], Tensor]
 """The bits that a model computes for a number of copies of one row: shape `(rows, numbers)`."""
 
-_PARTS = 8
+_PARTS, _FIRST_PARTS = 8, 4
 """Into how many parts the rows are divided at least, some of which are left out."""
 _KERNEL = 4
 """Sizes are multiples of it, as the kernels' are."""
+_RICH = 200
+"""In batches: how much has to be saved before more is tried."""
 _FIRST_TRIALS = 8
 """In batches: what may be tried before anything has been saved."""
 _MAX_SHAPES = 500
@@ -65,9 +67,7 @@ class RowLayouts:
         """
         count, live = len(ended), int((~ended).sum())
         kinds = self._kinds(shapes, new_trial)
-        part = _KERNEL
-        while 2 * part * _PARTS <= count:
-            part *= 2  # so that batches that differ a little in size have sizes in common
+        part = self._part(count)
         for size in range(-(-live // part) * part, count, part):
             if kinds is None:
                 return None
@@ -77,6 +77,14 @@ class RowLayouts:
                     self._rows_saved += count - size
                     return rows
         return None
+
+    def _part(self, count: int) -> int:
+        """Larger at first, where trials are dear, so that a few batches pay for them."""
+        is_dear = self._trial_cost > 0.5 and self._rows_saved < _RICH * count
+        part, parts = _KERNEL, _FIRST_PARTS if is_dear else _PARTS
+        while 2 * part * parts <= count:
+            part *= 2  # a power of two, so that batches of about one size have sizes in common
+        return part
 
     def _kinds(self, shapes: Any, new_trial: Callable[[], Trial]) -> Optional["_Kinds"]:
         if not self._exact:

@@ -62,22 +62,22 @@ def test_more_rows_where_fewer_have_no_place():
     assert rows is None
 
     rows = RowLayouts().choose(ended(0, 39), SHAPES, Kernel(kernel)).tolist()
-    assert len(rows) == 20 and rows[-1] == 39
+    assert len(rows) == 24 and rows[-1] == 39
 
 
 def test_all_rows_where_each_size_is_computed_in_its_own_way():
     kernel = Kernel(by_size)
     assert RowLayouts().choose(ended(1, 2), SHAPES, kernel) is None
-    assert 40 in kernel.sizes and 4 in kernel.sizes
+    assert 40 in kernel.sizes and 8 in kernel.sizes
 
 
 def test_a_size_is_tried_once():
     layouts, kernel = RowLayouts(), Kernel(even)
     for _ in range(5):
         layouts.choose(ended(1, 2), SHAPES, kernel)
-    assert sorted(kernel.sizes) == [4, 40]
+    assert sorted(kernel.sizes) == [8, 40]
     layouts.choose(ended(1, 2), ("hidden", (40, 9)), kernel)
-    assert sorted(kernel.sizes) == [4, 4, 40, 40]
+    assert sorted(kernel.sizes) == [8, 8, 40, 40]
 
 
 def test_trials_that_bring_nothing_come_to_an_end():
@@ -104,7 +104,7 @@ def test_what_is_learnt_has_a_bound():
 def test_nothing_is_tried_where_last_digits_do_not_matter():
     kernel = Kernel(by_size)
     rows = RowLayouts(exact=False).choose(ended(1, 2), SHAPES, kernel)
-    assert len(rows) == 4 and not kernel.sizes
+    assert len(rows) == 8 and not kernel.sizes
 
 
 def test_trials_that_cost_little():
@@ -112,6 +112,14 @@ def test_trials_that_cost_little():
     for length in range(100):
         layouts.choose(ended(*range(20)), length, kernel)
     assert 40 * 40 < sum(kernel.sizes) <= 10 * 8 * 40
+
+
+def test_sizes_are_finer_once_they_have_paid():
+    layouts, kernel = RowLayouts(), Kernel(even)
+    sizes = [len(layouts.choose(ended(1), SHAPES, kernel)) for _ in range(1000)]
+    assert sizes[0] == 8 and sizes[-1] == 4
+    cheap = RowLayouts(trial_cost=0.1).choose(ended(1), SHAPES, kernel)
+    assert len(cheap) == 4
 
 
 def test_few_rows():
