@@ -24,6 +24,9 @@ from benchmarks import measure, report, workloads  # noqa: E402
 from benchmarks.contestants import Contestant, common  # noqa: E402
 from benchmarks.workloads import CACHE, ROOT, Workload  # noqa: E402
 
+from allennlp_parallel_predict.live_beams import decode_live_beams_only  # noqa: E402
+from allennlp_parallel_predict.unpadded import skip_padding  # noqa: E402
+
 WORKERS = 2
 BATCH_SIZE = 32
 LIMIT = 180.0
@@ -68,7 +71,7 @@ def fork() -> None:
 def padding() -> None:
     """Batches of one, of 32 as they come, and of 32 of like length, on one thread"""
     (workload,) = workloads.prepare(["minilm"])
-    _table("| batches | word pieces that are padding | CPU ms/line |")
+    _table("| batches | word pieces that are padding | CPU ms/line | without computing it |")
     for row in _in_a_process("padding", workload):
         _row(*row)
 
@@ -78,7 +81,7 @@ def _padding(workload: Workload) -> List[List[str]]:
     reader = predictor._dataset_reader
     texts = [json.loads(line)["sentence"] for line in lines]
     lengths = {line: len(reader._tokenizer.tokenize(text)) for line, text in zip(lines, texts)}
-    rows = []
+    rows, tried = [], []
     for title, size, ordered in (
         ("of one", 1, lines),
         ("of 32, as they come", BATCH_SIZE, lines),
@@ -88,13 +91,37 @@ def _padding(workload: Workload) -> List[List[str]]:
         padded = sum(max(lengths[line] for line in batch) * len(batch) for batch in batches)
         # All of them would take minutes.
         some = batches[len(batches) // 16 :: len(batches) // 8]
-        some = some if size > 1 else batches[::16]
-        start = time.process_time()
-        for batch in some:
-            common.predict(predictor, batch)
-        cpu = 1e3 * (time.process_time() - start) / sum(map(len, some))
-        rows.append([title, f"{1 - sum(lengths.values()) / padded:.0%}", f"{cpu:.1f}"])
+        tried.append(some if size > 1 else batches[::16])
+        part = f"{1 - sum(lengths.values()) / padded:.0%}"
+        rows.append([title, part, _cpu_per_line(predictor, tried[-1])])
+    skip_padding(predictor._model)
+    for row, batches in zip(rows, tried):
+        _cpu_per_line(predictor, batches)  # the numbers of rows are tried once
+        row.append(_cpu_per_line(predictor, batches))
     return rows
+
+
+def ended() -> None:
+    """Beam searches that decode all beams until the last one ends, and only those that go on"""
+    _table("| model | CPU ms/line | without the beams that have ended | at first |")
+    for workload in workloads.prepare(["g2p", "g2p-large"]):
+        _row(workload.name, *_in_a_process("ended", workload))
+
+
+def _ended(workload: Workload) -> List[str]:
+    predictor, lines = _load(workload, 512)
+    batches = [lines[i : i + BATCH_SIZE] for i in range(0, len(lines), BATCH_SIZE)]
+    plain = _cpu_per_line(predictor, batches)
+    decode_live_beams_only()
+    at_first = _cpu_per_line(predictor, batches)
+    return [plain, _cpu_per_line(predictor, batches), at_first]
+
+
+def _cpu_per_line(predictor: Any, batches: List[List[str]]) -> str:
+    start = time.process_time()
+    for batch in batches:
+        common.predict(predictor, batch)
+    return f"{1e3 * (time.process_time() - start) / sum(map(len, batches)):.1f}"
 
 
 def stragglers() -> None:
@@ -139,11 +166,12 @@ def asyncio() -> None:
 
 EXPERIMENTS: Dict[str, Callable[[], None]] = {
     function.__name__: function
-    for function in (shipping, fork, threads, padding, stragglers, transfer, asyncio)
+    for function in (shipping, fork, threads, padding, ended, stragglers, transfer, asyncio)
 }
 _PARTS: Dict[str, Callable[[Workload], Any]] = {
     "shipping": _shipping,
     "padding": _padding,
+    "ended": _ended,
     "transfer": _transfer,
 }
 
