@@ -29,6 +29,8 @@ from allennlp_parallel_predict.profiling.worker import BatchProfile, WorkerProfi
 RAISE = "raise"
 """The `on_error` that ends the run at any failure, as `allennlp predict` does."""
 
+_to_json = json.JSONEncoder().encode
+"""`json.dumps`, which looks at its settings first, each time."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
@@ -123,7 +125,7 @@ class Worker:
         attempt = _Attempt(self._predictor, self._options, batch)
         with redirect_stdout(attempt.stdout):
             attempt.run()
-        return attempt.result()._replace(state_change=self._state.change())
+        return attempt.result(self._state.change())
 
 
 class _Attempt:
@@ -135,7 +137,7 @@ class _Attempt:
         self._batch = batch
         self.stdout = io.StringIO()
         self._outputs: Dict[int, Any] = {}
-        self._descriptions: Dict[int, str] = {}
+        self._descriptions: Dict[int, Optional[str]] = {}
         self._printed: Dict[int, str] = {}
         self._failures: List[Failure] = []
         self._fatal: Optional[Failure] = None
@@ -145,43 +147,48 @@ class _Attempt:
         if self._fatal is None:
             self._predict(loaded)
 
-    def result(self) -> BatchResult:
+    def result(self, state_change: Optional[str]) -> BatchResult:
         size = max(self._outputs, default=-1) + 1
         self._take_printed(size)
-        outputs = [self._outputs.get(offset) for offset in range(size)]
-        descriptions = (
-            [self._descriptions.get(offset) for offset in range(size)]
-            if self._options.describe
-            else None
-        )
-        failures = sorted(self._failures)
+        is_described = self._options.describe
         return BatchResult(
-            self._batch.number, outputs, descriptions, self._printed or None, failures, self._fatal
+            self._batch.number,
+            list(map(self._outputs.get, range(size))),
+            list(map(self._descriptions.get, range(size))) if is_described else None,
+            self._printed or None,
+            sorted(self._failures),
+            self._fatal,
+            state_change,
         )
 
     def _load(self, offsets: Any) -> Dict[int, Any]:
         """The predictor's inputs, by offset."""
-        loaded = {}
+        loaded: Dict[int, Any] = {}
+        values, load = self._batch.values, self._loader()
         for offset in offsets:
             try:
-                loaded[offset] = self._load_one(offset)
+                loaded[offset] = load(values[offset])
             except BaseException as error:
                 self._fail(offset, error)
                 if self._fatal is not None:
                     break
         return loaded
 
-    def _load_one(self, offset: int) -> Any:
-        value = self._batch.values[offset]
+    def _loader(self) -> Callable[[Any], Any]:
         if self._options.raw:
-            return pickle.loads(value)
-        if isinstance(value, RecordedCall):
-            return value.make(self._predictor._dataset_reader)
+            return pickle.loads
         if self._batch.kind != LINES:
-            return value
-        if self._options.encoding is not None and not value.isascii():
-            _check_decoded(value, self._options.encoding)
-        return self._predictor.load_line(value)
+            return self._make_instance
+        return self._predictor.load_line if self._options.encoding is None else self._load_checked
+
+    def _make_instance(self, value: Any) -> Any:
+        is_call = isinstance(value, RecordedCall)
+        return value.make(self._predictor._dataset_reader) if is_call else value
+
+    def _load_checked(self, line: str) -> Any:
+        if not line.isascii():
+            _check_decoded(line, str(self._options.encoding))
+        return self._predictor.load_line(line)
 
     def _predict(self, loaded: Dict[int, Any]) -> None:
         """Predicts a group; if that fails, finds out which of its inputs is to blame."""
@@ -191,7 +198,10 @@ class _Attempt:
             problem: Optional[BaseException] = None
             try:
                 for output, description in self._group(list(loaded.values())):
-                    self._keep(offsets[done], output, description)
+                    self._outputs[offsets[done]] = output
+                    self._descriptions[offsets[done]] = description
+                    if self.stdout.tell():
+                        self._take_printed(offsets[done])
                     done += 1
                 return
             except BaseException as error:
@@ -246,18 +256,12 @@ class _Attempt:
             for _, result in zip(inputs, results):
                 yield pickle.dumps(result, pickle.HIGHEST_PROTOCOL), None
             return
-        describe: Callable[[Any], str] = json.dumps
+        describe: Callable[[Any], str] = _to_json
         if self._batch.kind == INSTANCES:
             describe = str
         for model_input, output in zip(inputs, map(predictor.dump_line, results)):
             # Described even if nobody sees it: `predict` fails on what JSON cannot express.
             yield output, describe(model_input)
-
-    def _keep(self, offset: int, output: Any, description: Optional[str]) -> None:
-        self._outputs[offset] = output
-        if description is not None:
-            self._descriptions[offset] = description
-        self._take_printed(offset)
 
     def _take_printed(self, offset: int) -> None:
         if self.stdout.tell():
