@@ -6,9 +6,11 @@ A batch is what a worker predicts at once. Its grouping is visible in the output
 `in_order`, makes exactly the groups that `allennlp predict` makes.
 """
 
+from functools import partial
 from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from allennlp.common import Registrable
+from overrides import overrides
 
 from allennlp_parallel_predict.errors import SettingsError
 
@@ -31,6 +33,34 @@ class Input(NamedTuple):
     """Its line in the input file, from 1."""
     value: Any
     """A raw line, an `Instance`, or a JSON dictionary."""
+
+
+class Block(NamedTuple):
+    """Consecutive inputs, by columns."""
+
+    values: List[Any]
+    positions: Sequence[int]
+    line_numbers: Sequence[int]
+
+
+def in_blocks(inputs: Iterable[Optional[Input]], size: int) -> Iterator[Optional[Block]]:
+    """The inputs, `size` at a time, and the `None`s that are between them."""
+    rows: List[Input] = []
+    for item in inputs:
+        if item is None:
+            yield None
+            continue
+        rows.append(item)
+        if len(rows) == size:
+            yield _block(rows)
+            rows = []
+    if rows:
+        yield _block(rows)
+
+
+def _block(rows: List[Input]) -> Block:
+    positions, line_numbers, values = map(list, zip(*rows))
+    return Block(values, positions, line_numbers)
 
 
 class Batch(NamedTuple):
@@ -95,8 +125,7 @@ class Batching(Registrable):
                 yield None
                 continue
             members, ends_window = group
-            positions, line_numbers, values = map(list, zip(*members))
-            yield Batch(number, kind, values, positions, line_numbers, ends_window)
+            yield Batch(number, kind, *_block(members), ends_window)
             number += 1
 
     def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
@@ -119,18 +148,17 @@ class Batching(Registrable):
 class InOrderBatching(Batching):
     """The groups that `allennlp predict` makes: consecutive inputs, `batch_size` at a time."""
 
-    def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
-        group: List[Input] = []
-        for item in inputs:
-            if item is None:
+    @overrides
+    def batches(self, inputs: Iterable[Optional[Input]], kind: str) -> Iterator[Optional[Batch]]:
+        # A source may have a faster way than input by input.
+        blocks = getattr(inputs, "blocks", partial(in_blocks, inputs))
+        number = 0
+        for block in blocks(self.batch_size):
+            if block is None:
                 yield None
                 continue
-            group.append(item)
-            if len(group) == self.batch_size:
-                yield group, True
-                group = []
-        if group:
-            yield group, True
+            yield Batch(number, kind, *block)
+            number += 1
 
 
 @Batching.register("bucket")

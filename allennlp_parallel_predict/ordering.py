@@ -32,8 +32,10 @@ class InputOrder:
 
     def add(self, run: Run) -> Iterator[Run]:
         """Takes the result of a batch; yields what is next, in order."""
-        first = run.batch.positions[0]
-        if list(run.batch.positions) == list(range(first, first + len(run.batch.positions))):
+        positions = run.batch.positions
+        first = positions[0]
+        consecutive = range(first, first + len(positions))
+        if positions == consecutive or list(positions) == list(consecutive):
             self._waiting[first] = run
         else:
             for single in _singles(run):

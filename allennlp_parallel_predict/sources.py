@@ -11,8 +11,9 @@ import re
 import select
 import stat
 import sys
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, TextIO
+from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence, TextIO
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path, open_compressed
@@ -20,7 +21,7 @@ from allennlp.data import DatasetReader
 from allennlp.data.dataset_readers import MultiTaskDatasetReader
 from allennlp.data.dataset_readers.dataset_reader import WorkerInfo
 
-from allennlp_parallel_predict.batching import INSTANCES, LINES, Input
+from allennlp_parallel_predict.batching import INSTANCES, LINES, Block, Input, in_blocks
 from allennlp_parallel_predict.deferral import DeferredInstance, deferring
 from allennlp_parallel_predict.errors import SettingsError, explain, explained
 
@@ -41,6 +42,10 @@ class Source:
 
     def __iter__(self) -> Iterator[Optional[Input]]:
         raise NotImplementedError
+
+    def blocks(self, size: int) -> Iterator[Optional[Block]]:
+        """The same inputs, `size` at a time."""
+        return in_blocks(self, size)
 
     def fileno(self) -> Optional[int]:
         """The file descriptor to wait for after a `None`."""
@@ -91,16 +96,47 @@ class LineSource(Source):
                 yield Input(position, line_number, line)
                 position += 1
 
+    def blocks(self, size: int) -> Iterator[Optional[Block]]:
+        return self._blocks(size) if self._pipe is None else super().blocks(size)
+
+    def _blocks(self, size: int) -> Iterator[Block]:
+        position = self._first_position
+        values: List[str] = []
+        numbers: Sequence[int] = ()
+        with self._opened() as lines:
+            read = sum(1 for _ in islice(lines, self._skip_lines))
+            while True:
+                some = list(islice(lines, size - len(values)))
+                which: Sequence[int] = range(read + 1, read + 1 + len(some))
+                read += len(some)
+                is_end = not some
+                if any(map(str.isspace, some)):
+                    which = [n for n, line in zip(which, some) if not line.isspace()]
+                    some = [line for line in some if not line.isspace()]
+                values, numbers = values + some, [*numbers, *which] if values else which
+                if len(values) == size or values and is_end:
+                    yield Block(values, range(position, position + len(values)), numbers)
+                    position += len(values)
+                    values = []
+                if is_end:
+                    return
+
     def _lines(self) -> Iterator[Optional[str]]:
         if self._pipe is not None:
             yield from _lines_as_they_come(self._pipe, sys.stdin)
-        elif self.input_file == STDIN:
-            yield from sys.stdin
         else:
-            with explained("cannot read the input file", OSError, EOFError):
-                path = cached_path(self.input_file)
-                with open_compressed(path, errors="surrogateescape") as lines:
-                    yield from lines
+            with self._opened() as lines:
+                yield from lines
+
+    @contextmanager
+    def _opened(self) -> Iterator[TextIO]:
+        if self.input_file == STDIN:
+            yield sys.stdin
+            return
+        with explained("cannot read the input file", OSError, EOFError):
+            path = cached_path(self.input_file)
+            with open_compressed(path, errors="surrogateescape") as lines:
+                yield lines
 
     def fileno(self) -> Optional[int]:
         return self._pipe
