@@ -26,7 +26,7 @@ _TICK = 0.25
 """Seconds after which a wait looks around, whatever happens."""
 _LONGEST_LOAD = 600.0
 """Seconds that loading the model may take, with a `batch_timeout` and if none has managed yet."""
-_BUSY, _MOST_IN_HAND = 0.002, 4
+_BUSY, _MOST_IN_HAND = 0.002, 32
 """Seconds for which a worker shall have work in hand, and the batches that are enough in any case.
 To wake a worker that has run out takes the parent longer than to serve one that has not."""
 _SMOOTHING = 0.05
@@ -153,13 +153,24 @@ class Crew:
         left = self.max_batches is None or member.finished + len(member.tasks) < self.max_batches
         return left and member.kill_at is None
 
-    def give(self, member: Member, task: Task, message: bytes) -> None:
+    def give(self, member: Member, task: Task) -> None:
+        """Gives a member its next task, which is to be sent to it."""
         if not member.tasks:
             member.start_waiting()
         member.tasks.append(task)
         self._offer(member)
+
+    def send(self, member: Member, message: bytes) -> None:
         if not member.process.channel.send(message):
             self._watch(member, writing=True)
+
+    def is_hurried(self) -> bool:
+        """Whether batches are so short that to send each by itself would take the most time."""
+        return self.in_hand > IN_HAND
+
+    def has_enough(self) -> bool:
+        """Whether every member has a batch to go on with when it has finished its first."""
+        return all(len(member.tasks) >= IN_HAND for member in self.members)
 
     def _offer(self, member: Member) -> None:
         if not member.tasks:
@@ -170,8 +181,6 @@ class Crew:
     def finish_task(self, member: Member) -> Task:
         """Takes the task off the member's hands that it has just finished."""
         member.start_waiting()
-        self._note_pace(member.since - member.finished_at)
-        member.finished_at = member.since
         member.deaths_in_a_row = 0
         member.finished += 1
         task = member.tasks.popleft()
@@ -181,8 +190,10 @@ class Crew:
             self._offer(member)
         return task
 
-    def _note_pace(self, seconds: float) -> None:
-        self._batch_seconds += _SMOOTHING * (seconds - self._batch_seconds)
+    def _note_pace(self, member: Member, count: int) -> None:
+        """The member has finished so many batches since it finished some before."""
+        seconds, member.finished_at = (member.since - member.finished_at) / count, member.since
+        self._batch_seconds += min(1.0, _SMOOTHING * count) * (seconds - self._batch_seconds)
         enough = int(_BUSY / max(self._batch_seconds, 1e-6))
         self.in_hand = max(IN_HAND, min(_MOST_IN_HAND, enough))
 
@@ -246,6 +257,8 @@ class Crew:
             member.is_ready = True
             self._slowest_load = max(self._slowest_load or 0.0, time.monotonic() - member.since)
         member.start_waiting()  # even a part of a message is a sign of life
+        if events:
+            self._note_pace(member, len(events))
         if ended:
             events.append(Event(member, member.process, None))
         return events

@@ -12,22 +12,27 @@ A pool of worker processes.
         └──────────────────────┘ replaced at once; its batches go back
 
 The parent has one thread, which waits for all sockets at once. Each worker has a second batch in
-hand while it computes the first, so that it never waits for the parent.
+hand while it computes the first, so that it never waits for the parent. If batches take less than
+a millisecond it has more of them, which come several in one message: to send each by itself, and to
+wake the worker for it, would take longer than the work. Results come one by one in any case. So
+what a worker that died was at is the first of which there is none.
 """
 
 from contextlib import contextmanager
 from functools import partial
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from allennlp.predictors import Predictor
 from overrides import overrides
 
 from allennlp_parallel_predict import tuning
+from allennlp_parallel_predict.batching import Batch
 from allennlp_parallel_predict.errors import WorkerDied, WorkerError, WorkerTimeout
 from allennlp_parallel_predict.executors.channel import dumps
 from allennlp_parallel_predict.executors.crew import Crew, Member, describe_end
 from allennlp_parallel_predict.executors.executor import Executor, WorkerCounts
 from allennlp_parallel_predict.executors.launcher import Launcher
+from allennlp_parallel_predict.executors.retries import Task
 from allennlp_parallel_predict.executors.supervised import SupervisedExecutor, check_at_least
 from allennlp_parallel_predict.executors.worker_process import load_result
 from allennlp_parallel_predict.worker import BatchResult, WorkerOptions
@@ -123,20 +128,37 @@ class ProcessPoolExecutor(SupervisedExecutor):
         return self._launcher.threads(self.num_workers)
 
     @overrides
+    def submit(self, batch: Batch) -> None:
+        self._window.enter(batch)
+        self._queue(Task(batch))
+        if not (self._crew.is_hurried() and self._crew.has_enough()):
+            self._hand_out()
+
+    @overrides
     def _hand_out(self) -> None:
+        given: Dict[Member, List[Batch]] = {}
         while self._waiting:
             member = self._crew.take_free(self._in_hand())
             if member is None:
-                return
+                break
             task = self._waiting.popleft()
-            batch = task.batch
-            self._crew.give(member, task, dumps((batch.number, batch.kind, batch.values)))
+            self._crew.give(member, task)
+            given.setdefault(member, []).append(task.batch)
+            if not self._crew.is_hurried():
+                self._send(given)
+        self._send(given)
+
+    def _send(self, given: Dict[Member, List[Batch]]) -> None:
+        while given:
+            member, batches = given.popitem()
+            self._crew.send(member, dumps([(b.number, b.kind, b.values) for b in batches]))
 
     @overrides
     def collect(
         self, timeout: Optional[float] = None, wake: Sequence[int] = ()
     ) -> List[BatchResult]:
         results: List[BatchResult] = []
+        self._hand_out()
         for event in self._crew.wait(timeout, wake):
             if event.member not in self._crew.members or event.process != event.member.process:
                 continue  # of a crew, or a process, that has just been replaced

@@ -33,6 +33,8 @@ IN_HAND = 2
 """Batches that a worker has: the one that it computes and, so that it never waits, the next."""
 _WINDOW = 16
 """Batches a worker that may lie between the oldest unfinished one and the newest."""
+_RUN_AHEAD = 3
+"""The same for each batch that is in work, as workers have many in hand that are short."""
 _MAX_HELD_BYTES = 64 << 20
 
 
@@ -108,7 +110,7 @@ class SupervisedExecutor(Executor):
     @overrides
     def has_room(self) -> bool:
         most = self._crew.in_hand * self.num_workers + self._reserve()
-        return self._in_work < most and self._window.is_open()
+        return self._in_work < most and self._window.is_open(_RUN_AHEAD * most)
 
     def _reserve(self) -> int:
         return self.num_workers if self.has_reserve and self.num_workers > 1 else 0

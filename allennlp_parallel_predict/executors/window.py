@@ -28,11 +28,12 @@ class Window:
         self._bytes_ahead = 0
         self._newest = -1
 
-    def is_open(self) -> bool:
-        if not self.batches:
-            return True
+    def is_open(self, at_least: int = 0) -> bool:
+        """Whether another batch may come in, `at_least` so many if they are not too large."""
+        if not self.batches or self._bytes_ahead >= self._max_bytes:
+            return not self.batches
         oldest = next(iter(self.batches))
-        return self._newest - oldest < self._max_batches and self._bytes_ahead < self._max_bytes
+        return self._newest - oldest < max(self._max_batches, at_least)
 
     def enter(self, batch: Batch) -> None:
         self.batches[batch.number] = batch

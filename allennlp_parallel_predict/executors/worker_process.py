@@ -292,8 +292,8 @@ def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> Non
         message = receive(sock)
         if message is None:
             return
-        number, kind, values = load(message)
-        send(sock, worker.predict(Batch(number, kind, values, (), ())))
+        for number, kind, values in load(message):
+            send(sock, worker.predict(Batch(number, kind, values, (), ())))
 
 
 def _send_result(sock: socket.socket, result: BatchResult) -> None:
