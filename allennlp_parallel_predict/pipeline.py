@@ -4,7 +4,7 @@ The road of the data: source, batching, executor, order, sink, in one loop of on
 
 import time
 from collections import deque
-from typing import Deque, Dict, Iterator, Optional
+from typing import Deque, Dict, Iterator, List, Optional, Sequence
 
 from allennlp_parallel_predict.batching import Batch, Batching
 from allennlp_parallel_predict.checkpoint import Checkpoint
@@ -101,8 +101,7 @@ class Pipeline:
             wake = [fileno] if has_to_wait and fileno is not None else []
             if has_to_wait:
                 self._sink.flush()
-            for result in self._executor.collect(wake=wake):
-                self._take(result)
+            self._write_in_groups(self._ready(self._executor.collect(wake=wake)))
         if self._source_error is not None:
             raise self._source_error
 
@@ -120,13 +119,19 @@ class Pipeline:
                 if batch is None:
                     return True
                 self._in_work[batch.number] = batch
-                self._last_position = max(self._last_position, *batch.positions)
-                if batch.ends_window:
-                    self._restart_points.append(self._last_position + 1)
+                if self._checkpoint is not None:
+                    self._last_position = max(self._last_position, *batch.positions)
+                    if batch.ends_window:
+                        self._restart_points.append(self._last_position + 1)
                 self._executor.submit(batch)
         return False
 
-    def _take(self, result: BatchResult) -> None:
+    def _ready(self, results: Sequence[BatchResult]) -> Iterator[Run]:
+        """What can be written now, in order."""
+        for result in results:
+            yield from self._order.add(self._finished(result))
+
+    def _finished(self, result: BatchResult) -> Run:
         batch = self._in_work.pop(result.number)
         if self._profile is not None:
             self._profile.add(batch, result)
@@ -137,15 +142,32 @@ class Pipeline:
             if isinstance(error, WorkerError):
                 explain(error, f"{error}\n{where}")
             self._is_exhausted = True  # nothing after it will be written
-        for run in self._order.add(Run(batch, result, error)):
-            if run.error is not None:
-                self.save_checkpoint()
-            with self._interrupts.shielded():
-                self._sink.write(run)
-                self._is_restartable = run.error is None and self._has_reached_restart_point()
-            if run.error is not None:
-                raise run.error
-            self._after_write()
+        return Run(batch, result, error)
+
+    def _write_in_groups(self, runs: Iterator[Run]) -> None:
+        """Writes several at once, but none together with one that may be the last."""
+        group: List[Run] = []
+        for run in runs:
+            if run.error is None and not run.result.failures:
+                group.append(run)
+                continue
+            self._write(group)
+            self._write([run])
+            group = []
+        self._write(group)
+
+    def _write(self, runs: List[Run]) -> None:
+        if not runs:
+            return
+        error = runs[-1].error
+        if error is not None:
+            self.save_checkpoint()
+        with self._interrupts.shielded():
+            self._sink.write(runs)
+            self._is_restartable = error is None and self._has_reached_restart_point()
+        if error is not None:
+            raise error
+        self._after_write()
 
     def _has_reached_restart_point(self) -> bool:
         is_there = False

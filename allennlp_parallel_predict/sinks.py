@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator, List, NamedTuple, Optional
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
 
 from allennlp_parallel_predict.errors import ResumeError, explain
 from allennlp_parallel_predict.ordering import Run
@@ -66,7 +66,7 @@ class Sink:
         self._output = _open(output_file, resume_at and resume_at.output_bytes)
         self._errors = _open(errors_file, resume_at and resume_at.errors_bytes)
 
-    def write(self, run: Run) -> None:
+    def write(self, runs: Sequence[Run]) -> None:
         """
         Writes what became of some consecutive inputs.
 
@@ -77,19 +77,32 @@ class Sink:
         `OutputClosed`
             If the reader of stdout is gone.
         """
-        result = run.result
-        lines, positions, predictions, failed = self.written[:4]
-        if self._print_to_console or result.failures or result.printed:
-            self._write_one_by_one(run)
-        elif self._output is not None:
-            with _writing(self._output):
-                self._output.writelines(result.outputs)
-        self.written = self.written._replace(
-            lines=max(lines, run.batch.line_numbers[-1]),
-            positions=positions + len(run.batch.values),
-            predictions=predictions + _number_of_predictions(run),
-            failures=failed + len(result.failures),
+        if self._print_to_console or any(r.result.failures or r.result.printed for r in runs):
+            for run in runs:
+                self._write_one_by_one(run)
+                self._count([run])
+        else:
+            if self._output is not None:
+                self._write_outputs([output for run in runs for output in run.result.outputs])
+            self._count(runs)
+
+    def _count(self, runs: Sequence[Run]) -> None:
+        lines, positions, predictions, failed, *sizes = self.written
+        self.written = Written(
+            max(lines, *(run.batch.line_numbers[-1] for run in runs)),
+            positions + sum(len(run.batch.values) for run in runs),
+            predictions + sum(map(_number_of_predictions, runs)),
+            failed + sum(len(run.result.failures) for run in runs),
+            *sizes,
         )
+
+    def _write_outputs(self, outputs: List[Any]) -> None:
+        assert self._output is not None
+        with _writing(self._output):
+            try:
+                self._output.write("".join(outputs))
+            except TypeError:
+                self._output.writelines(outputs)  # up to what is no text, where `predict` ends
 
     def _write_one_by_one(self, run: Run) -> None:
         result = run.result

@@ -3,7 +3,7 @@
 import os
 import time
 from pathlib import Path
-from typing import List, Tuple
+from typing import List, Sequence, Tuple
 
 import psutil
 from allennlp.predictors import Predictor
@@ -32,8 +32,8 @@ class MarkingSink(Sink):
         self._process = psutil.Process()
         self._next = 0.0
 
-    def write(self, run: Run) -> None:
-        super().write(run)
+    def write(self, runs: Sequence[Run]) -> None:
+        super().write(runs)
         if time.monotonic() >= self._next:
             self.mark()
 

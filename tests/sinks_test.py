@@ -17,15 +17,15 @@ from faults import command, faulty_archive
 pytestmark = pytest.mark.timeout(120)
 
 
-def run_of(outputs, failures=()):
+def runs_of(outputs, failures=()):
     size = len(outputs) + len(failures)
     batch = Batch(0, LINES, [f"{n}\n" for n in range(size)], range(size), range(1, size + 1))
-    return Run(batch, BatchResult(0, outputs, failures=list(failures)))
+    return [Run(batch, BatchResult(0, outputs, failures=list(failures)))]
 
 
 def test_failures_are_logged_where_there_is_no_errors_file(tmp_path, caplog):
     sink = Sink(str(tmp_path / "output"), None, False, "skip")
-    sink.write(run_of(["one\n"], [Failure(1, RemoteError.of(ValueError("too long")))]))
+    sink.write(runs_of(["one\n"], [Failure(1, RemoteError.of(ValueError("too long")))]))
     sink.close()
     assert "input line 2 failed: ValueError: too long" in caplog.text
     assert (tmp_path / "output").read_text() == "one\n"
@@ -36,7 +36,7 @@ class TestAFullDisk:
     def test_the_file_is_named(self, tmp_path, full):
         files = {"output": str(tmp_path / "output"), "errors": None, full: "/dev/full"}
         sink = Sink(files["output"], files["errors"], False, "skip")
-        sink.write(run_of(["x" * 10]))
+        sink.write(runs_of(["x" * 10]))
         if full == "errors":
             sink._errors.write("x")
         with pytest.raises(OSError) as caught:
@@ -96,7 +96,7 @@ class TestAClosedPipe:
         end, other_end = os.pipe()
         os.close(end)
         sink = Sink(f"/dev/fd/{other_end}", None, False)
-        sink.write(run_of(["x" * 10]))
+        sink.write(runs_of(["x" * 10]))
         with pytest.raises(OutputClosed):
             sink.flush()
         os.close(other_end)
