@@ -45,7 +45,7 @@ class ModelState:
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
         self._slots = _slots(model)
-        self._random_state = torch.get_rng_state()
+        self._random_state = _random_state()
 
     def change(self) -> Optional[str]:
         """What has changed since the last call, in words, or `None`."""
@@ -57,11 +57,16 @@ class ModelState:
         if written:
             self._slots = _slots(self._model)
             return f"it writes to {written[0]} while it predicts"
-        random_state = torch.get_rng_state()
-        if not torch.equal(random_state, self._random_state):
+        random_state = _random_state()
+        if random_state != self._random_state:
             self._random_state = random_state
             return "it draws random numbers while it predicts"
         return None
+
+
+def _random_state() -> bytes:
+    """As bytes, which are compared in half the time of tensors."""
+    return torch.get_rng_state().numpy().tobytes()
 
 
 def _slots(model: torch.nn.Module) -> List[_Slot]:
