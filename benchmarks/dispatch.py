@@ -6,9 +6,9 @@ batches of 32 lines to two workers and back, and writing the file. Workers are u
 pools call the same predictor in the same way, and describe each input in JSON, as `predict` does
 (it fails at what cannot be).
 
-`multiprocessing.Pool` and torch's read the whole input ahead, however large it is, and joblib sends
-many batches at a time; they can move more lines a second than this pool, which holds a few batches
-a worker.
+`multiprocessing.Pool` and torch's read the whole input ahead, however large it is. joblib sends
+many batches at a time where they take microseconds, and so does this pool, which has up to 32 a
+worker in hand then; their results come back one by one, so that a dead worker costs one batch.
 """
 
 import argparse

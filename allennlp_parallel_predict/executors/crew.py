@@ -168,9 +168,8 @@ class Crew:
         """Whether batches are so short that to send each by itself would take the most time."""
         return self.in_hand > IN_HAND
 
-    def has_enough(self) -> bool:
-        """Whether every member has a batch to go on with when it has finished its first."""
-        return all(len(member.tasks) >= IN_HAND for member in self.members)
+    def has_idle(self) -> bool:
+        return bool(self._idle)
 
     def _offer(self, member: Member) -> None:
         if not member.tasks:

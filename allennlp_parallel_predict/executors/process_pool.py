@@ -131,8 +131,8 @@ class ProcessPoolExecutor(SupervisedExecutor):
     def submit(self, batch: Batch) -> None:
         self._window.enter(batch)
         self._queue(Task(batch))
-        if not (self._crew.is_hurried() and self._crew.has_enough()):
-            self._hand_out()
+        if self._crew.has_idle() or not self._crew.is_hurried():
+            self._hand_out()  # else with those that come before `collect`
 
     @overrides
     def _hand_out(self) -> None:
