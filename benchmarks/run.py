@@ -28,7 +28,7 @@ from benchmarks.contestants import CONTESTANTS, REFERENCE, REFERENCE_OF_1, Conte
 from benchmarks.workloads import CACHE, Workload  # noqa: E402
 
 WORKERS = 2
-LINES = {"minilm": 512, "g2p-large": 1024, "g2p": 1344, "tagger": 4096}
+LINES = {"minilm": 768, "g2p-large": 2048, "g2p": 1344, "tagger": 4096}
 """How many inputs are enough for a steady state of some seconds; multiples of 64 make the shards'
 batches those of the whole file."""
 QUICK_LINES = {"minilm": 128, "g2p": 704}
