@@ -2,29 +2,31 @@
 Which rows of a batch can be computed without the others, to the same bits.
 
 A matrix product may sum in another order for its last few rows, or when there are few of them. So
-numbers of rows are tried before they are used: a model is run on copies of one row. The positions
-that give the same bits, with this number of rows or another, are computed in the same way; and that
-holds for all data of these shapes, as kernels choose the order by shape alone.
+numbers of rows are tried before they are used: a model is run on copies of one row, and of others
+until many hundreds of numbers are known, as two orders often give the same number. The positions
+that give the same bits, with this number of rows or another, are computed in the same order; and
+that holds for all data of these shapes, as kernels choose the order by shape alone.
 """
 
-from typing import Any, Callable, Dict, List, Optional
+from collections import OrderedDict
+from typing import Callable, Dict, Hashable, Optional, Set
 
 import torch
 from torch import Tensor
 
 Trial = Callable[[int], Tensor]
-"""The bits that a model computes for a number of copies of one row: shape `(rows, numbers)`."""
+"""What a model computes for a number of copies of one row: the fingerprints by position."""
 
 _PARTS, _FIRST_PARTS = 8, 4
-"""Into how many parts the rows are divided at least, some of which are left out."""
+"""Into about how many parts the rows are divided, some of which are left out."""
 _KERNEL = 4
 """Sizes are multiples of it, as the kernels' are."""
-_RICH = 200
-"""In batches: how much has to be saved before more is tried."""
-_FIRST_TRIALS = 8
-"""In batches: what may be tried before anything has been saved."""
-_MAX_SHAPES = 500
-"""What is learnt of more than that is forgotten too late to be of use."""
+_RICH, _FIRST_TRIALS = 200, 8
+"""In times all rows of a call: what has to be saved before more is tried, and what may be tried
+before anything has been saved."""
+_MAX_KINDS = 100
+_MAX_SHAPES = 100
+"""The oldest are forgotten."""
 
 
 class RowLayouts:
@@ -42,20 +44,20 @@ class RowLayouts:
 
     def __init__(self, exact: bool = True, trial_cost: float = 1.0) -> None:
         self._exact = exact
-        self._trial_cost = trial_cost
-        self._known: Dict[Any, "_Kinds"] = {}
+        self.trial_cost = trial_cost
+        self._known: "OrderedDict[Hashable, _Kinds]" = OrderedDict()
         self._rows_tried = 0.0
         self._rows_saved = 0
 
     def choose(
-        self, ended: Tensor, shapes: Any, new_trial: Callable[[], Trial]
+        self, ended: Tensor, shapes: Hashable, new_trial: Callable[[], Trial]
     ) -> Optional[Tensor]:
         """
         # Parameters
 
         ended : `torch.Tensor`
             Shape `(rows,)`: the rows that are not needed.
-        shapes : `Any`
+        shapes : `Hashable`
             The shapes of the model's inputs, for which trials hold.
         new_trial : `Callable[[], Trial]`
             Makes a trial for these shapes.
@@ -66,13 +68,16 @@ class RowLayouts:
             Shape `(fewer rows,)`: the rows to compute, in this order; `None` for all.
         """
         count, live = len(ended), int((~ended).sum())
-        kinds = self._kinds(shapes, new_trial)
         part = self._part(count)
-        for size in range(-(-live // part) * part, count, part):
-            if kinds is None:
-                return None
-            if self._may_try(kinds, count, count) and self._may_try(kinds, size, count):
-                rows = arrange(ended, kinds.of(count), kinds.of(size))
+        # To leave out less than that is not worth the copies.
+        sizes = range(-(-live // part) * part, count - max(1, count // 8) + 1, part)
+        if not self._exact:
+            return arrange(ended, _alike(count), _alike(sizes[0])) if sizes else None
+        for size in sizes:
+            kinds = self._kinds(shapes)
+            is_known = self._try(kinds, count, count, new_trial)
+            if is_known and self._try(kinds, size, count, new_trial) and kinds.meet(count, size):
+                rows = arrange(ended, kinds.tried[count], kinds.tried[size])
                 if rows is not None:
                     self._rows_saved += count - size
                     return rows
@@ -80,68 +85,52 @@ class RowLayouts:
 
     def _part(self, count: int) -> int:
         """Larger at first, where trials are dear, so that a few batches pay for them."""
-        is_dear = self._trial_cost > 0.5 and self._rows_saved < _RICH * count
+        is_dear = self._exact and self.trial_cost > 0.5 and self._rows_saved < _RICH * count
         part, parts = _KERNEL, _FIRST_PARTS if is_dear else _PARTS
         while 2 * part * parts <= count:
             part *= 2  # a power of two, so that batches of about one size have sizes in common
         return part
 
-    def _kinds(self, shapes: Any, new_trial: Callable[[], Trial]) -> Optional["_Kinds"]:
-        if not self._exact:
-            return _ALIKE
-        if shapes not in self._known and len(self._known) < _MAX_SHAPES:
-            self._known[shapes] = _Kinds(new_trial())
-        return self._known.get(shapes)
+    def _kinds(self, shapes: Hashable) -> "_Kinds":
+        kinds = self._known.setdefault(shapes, _Kinds())
+        self._known.move_to_end(shapes)
+        if len(self._known) > _MAX_SHAPES:
+            self._known.popitem(last=False)
+        return kinds
 
-    def _may_try(self, kinds: "_Kinds", size: int, count: int) -> bool:
+    def _try(self, kinds: "_Kinds", size: int, count: int, new_trial: Callable[[], Trial]) -> bool:
         """Trials may cost half of what they have brought."""
-        if not kinds.has(size):
-            tried = self._rows_tried + size * self._trial_cost
+        if size not in kinds.tried:
+            tried = self._rows_tried + size * self.trial_cost
             if tried > self._rows_saved / 2 + _FIRST_TRIALS * count:
                 return False
             self._rows_tried = tried
+            kinds.run(size, new_trial)
         return True
 
 
 class _Kinds:
     """How each position is computed, by the number of rows: equal kinds give equal bits."""
 
-    def __init__(self, trial: Trial) -> None:
-        self._trial = trial
-        self._examples: List[Tensor] = []
-        """What a position of each kind computes."""
-        self._tried: Dict[int, Tensor] = {}
+    def __init__(self) -> None:
+        self.tried: Dict[int, Tensor] = {}
+        self._trial: Optional[Trial] = None
+        self._numbers: Dict[int, int] = {}
+        self._kinds_of: Dict[int, Set[int]] = {}
 
-    def has(self, size: int) -> bool:
-        return size in self._tried
+    def run(self, size: int, new_trial: Callable[[], Trial]) -> None:
+        if self._trial is None:
+            self._trial = new_trial()
+        kinds = [
+            self._numbers.setdefault(fingerprint, len(self._numbers))
+            for fingerprint in self._trial(size).tolist()
+        ]
+        self.tried[size] = torch.tensor(kinds)
+        # With so many kinds, the rows depend on each other or on chance.
+        self._kinds_of[size] = set(kinds) if len(self._numbers) <= _MAX_KINDS else set()
 
-    def of(self, size: int) -> Tensor:
-        if size not in self._tried:
-            self._tried[size] = self._sort(self._trial(size))
-        return self._tried[size]
-
-    def _sort(self, numbers: Tensor) -> Tensor:
-        kinds = numbers.new_full((len(numbers),), -1, dtype=torch.long)
-        while bool((kinds < 0).any()):
-            for kind, example in enumerate(self._examples):
-                kinds[(numbers == example).all(1)] = kind
-            unknown = (kinds < 0).nonzero().view(-1)
-            if len(unknown):
-                self._examples.append(numbers[unknown[0]].clone())
-        return kinds
-
-
-class _Alike(_Kinds):
-    """Where last digits do not matter."""
-
-    def has(self, size: int) -> bool:
-        return True
-
-    def of(self, size: int) -> Tensor:
-        return torch.zeros(size, dtype=torch.long)
-
-
-_ALIKE = _Alike(lambda size: torch.empty(0))
+    def meet(self, size: int, other: int) -> bool:
+        return not self._kinds_of[size].isdisjoint(self._kinds_of[other])
 
 
 def arrange(ended: Tensor, before: Tensor, after: Tensor) -> Optional[Tensor]:
@@ -176,9 +165,28 @@ def arrange(ended: Tensor, before: Tensor, after: Tensor) -> Optional[Tensor]:
     return rows
 
 
-def bits(tensor: Tensor) -> Tensor:
-    """Floats as integers, so that they are equal if all their bits are."""
-    return tensor.contiguous().view(_INTEGERS[tensor.element_size()])
+def _alike(size: int) -> Tensor:
+    return torch.zeros(size, dtype=torch.long)
+
+
+def fingerprints(results: Tensor) -> Tensor:
+    """
+    # Parameters
+
+    results : `torch.Tensor`
+        Shape `(rows, *)`.
+
+    # Returns
+
+    `torch.Tensor`
+        Shape `(rows,)`: a number for each row, which is the same only where all bits are.
+    """
+    numbers = results.reshape(len(results), -1)
+    if numbers.is_floating_point():
+        numbers = numbers.contiguous().view(_INTEGERS[numbers.element_size()])
+    generator = torch.Generator().manual_seed(0)  # the user's random numbers stay theirs
+    factors = torch.randint(1 << 40, (numbers.size(1),), generator=generator) * 2 + 1
+    return torch.cat([(part.long() * factors).sum(1) for part in numbers.split(512)])
 
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -189,3 +197,32 @@ def spread(tensor: Tensor, rows: Tensor, count: int, dimension: int) -> Tensor:
     shape = list(tensor.shape)
     shape[dimension] = count
     return tensor.new_zeros(shape).index_copy_(dimension, rows, tensor)
+
+
+def is_row_by_row(module: torch.nn.Module, *packages: str) -> bool:
+    """
+    Whether a model is made of nothing but known modules, which compute each row by itself and the
+    same each time. Quantized ones look at all rows, and others at whatever they like.
+
+    # Parameters
+
+    module : `torch.nn.Module`
+        The model, which is not trained.
+    packages : `str`
+        Whose modules are known, apart from torch's.
+    """
+    known = ("torch.nn.modules.", *(f"{package}." for package in packages))
+    return all(
+        f"{type(part).__module__}.".startswith(known)
+        and "forward" not in vars(part)
+        and not isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
+        for part in module.modules()
+    )
+
+
+def is_watched(*modules: torch.nn.Module) -> bool:
+    """Whether somebody looks inside, as `Predictor.capture_model_internals` does."""
+    everywhere = torch.nn.modules.module
+    if everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks:
+        return True
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)

@@ -2,7 +2,7 @@
 How a process is set up to run a model: threads, memory allocator, inference mode, CPUs.
 
 None of it changes a byte of the output, except the number of threads (in the last digits of some
-models), which is why it is a setting.
+models), which is why it is a setting, and what is told that it need not be exact.
 """
 
 import ctypes
@@ -121,11 +121,11 @@ def tune_model(model: Model, exact: bool) -> None:
     model : `Model`
         The model, which only predicts from now on.
     exact : `bool`
-        Whether all bits have to stay the same, and not only all but the last digits.
+        Whether the output has to be the same to the bit; else last digits may differ.
     """
     use_inference_mode(model)
     use_row_copies()
-    decode_live_beams_only(exact)
+    decode_live_beams_only(model, exact)
     skip_padding(model, exact)
 
 

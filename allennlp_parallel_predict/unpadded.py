@@ -9,7 +9,8 @@ tokens only. In the others' places are zeros.
 """
 
 import functools
-from typing import Any, Callable, List, Optional, Tuple
+import threading
+from typing import Any, Callable, Hashable, Iterable, Optional
 
 import torch
 from allennlp.models import BasicClassifier, Model
@@ -21,12 +22,21 @@ from allennlp.modules.token_embedders import (
 )
 from torch import Tensor
 
-from allennlp_parallel_predict.row_layouts import RowLayouts, Trial, bits, spread
+from allennlp_parallel_predict.row_layouts import (
+    RowLayouts,
+    Trial,
+    fingerprints,
+    is_row_by_row,
+    is_watched,
+    spread,
+)
 
 _KNOWN = {"albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"}
 """Transformers, by `config.model_type`, whose tokens see each other in the attention alone."""
 _POOLERS = (BagOfEmbeddingsEncoder, BertPooler, ClsPooler)
 """Encoders to which padding makes no difference."""
+_ENOUGH_NUMBERS = 256
+"""In all samples of a trial of a layer together."""
 
 
 def skip_padding(model: Model, exact: bool = True) -> None:
@@ -56,14 +66,14 @@ def _is_pooling_classifier(model: Model) -> bool:
     return is_basic and type(model._seq2vec_encoder) in _POOLERS
 
 
-def _skip_in(holder: torch.nn.Module, embedders: Any, exact: bool) -> None:
-    """While `holder` is called, which lets nobody see the padding of its embedders."""
+def _skip_in(holder: torch.nn.Module, embedders: Iterable[Any], exact: bool) -> None:
+    """Whenever `holder` is called, as nobody outside of it sees the padding of its embedders."""
     for embedder in embedders:
         if type(embedder) is not PretrainedTransformerEmbedder:
             continue
         transformer: Any = embedder.transformer_model
         if _is_known(transformer):
-            rows = _Rows(transformer, exact)
+            rows = _Rows(holder, transformer, exact)
             _wrap(holder, rows.around)
             _wrap(transformer, rows.within)
             for linear in rows.linears:
@@ -76,34 +86,40 @@ def _wrap(module: Any, wrapper: Callable[[Any], Any]) -> None:
 
 def _is_known(transformer: torch.nn.Module) -> bool:
     config = getattr(transformer, "config", None)
-    is_library = type(transformer).__module__.startswith("transformers.")
     is_encoder = not getattr(config, "is_decoder", False)
-    return is_library and is_encoder and getattr(config, "model_type", None) in _KNOWN
+    is_known = is_encoder and getattr(config, "model_type", None) in _KNOWN
+    return is_known and is_row_by_row(transformer, "transformers")
+
+
+class _Batch(threading.local):
+    """What is being computed in this thread."""
+
+    is_hidden = False
+    rows: Optional[Tensor] = None
+    shape: Optional[torch.Size] = None
 
 
 class _Rows:
-    """Which rows of its linear layers a transformer needs for the present batch."""
+    """Which rows of its linear layers a transformer needs."""
 
-    def __init__(self, transformer: torch.nn.Module, exact: bool) -> None:
-        modules = list(transformer.modules())
-        self.linears = [module for module in modules if type(module) is torch.nn.Linear]
-        self._modules = modules
-        sizes = [linear.weight.numel() for linear in self.linears]
+    def __init__(self, holder: torch.nn.Module, transformer: torch.nn.Module, exact: bool) -> None:
+        parts = list(transformer.modules())
+        self.linears = [part for part in parts if type(part) is torch.nn.Linear]
+        self._modules = list(holder.modules())
         self._different = list({_shape(linear): linear for linear in self.linears}.values())
-        cost = sum(linear.weight.numel() for linear in self._different) / max(1, sum(sizes))
-        self._layouts = RowLayouts(exact, cost)
-        self._is_hidden = False
-        self._rows: Optional[Tensor] = None
-        self._shape: Optional[torch.Size] = None
+        trial = sum(_samples(linear) * linear.weight.numel() for linear in self._different)
+        whole = sum(linear.weight.numel() for linear in self.linears)
+        self._layouts = RowLayouts(exact, trial / max(1, whole))
+        self._batch = _Batch()
 
     def around(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
         def hiding_padding(*args: Any, **kwargs: Any) -> Any:
-            self._is_hidden = True
+            self._batch.is_hidden = not (torch.is_grad_enabled() or is_watched(*self._modules))
             try:
                 return forward(*args, **kwargs)
             finally:
-                self._is_hidden = False
+                self._batch.is_hidden = False
 
         return hiding_padding
 
@@ -111,20 +127,20 @@ class _Rows:
         @functools.wraps(forward)
         def with_mask(*args: Any, **kwargs: Any) -> Any:
             mask = kwargs.get("attention_mask")
-            if self._is_hidden and mask is not None and not self._is_watched():
-                self._rows, self._shape = self._choose(mask), mask.shape
+            if self._batch.is_hidden and mask is not None:
+                self._batch.rows, self._batch.shape = self._choose(mask), mask.shape
             try:
                 return forward(*args, **kwargs)
             finally:
-                self._rows = None
+                self._batch.rows = None
 
         return with_mask
 
     def only(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         @functools.wraps(forward)
         def of_rows(inputs: Tensor) -> Tensor:
-            rows = self._rows
-            if rows is None or inputs.dim() != 3 or inputs.shape[:2] != self._shape:
+            rows = self._batch.rows
+            if rows is None or inputs.dim() != 3 or inputs.shape[:2] != self._batch.shape:
                 return forward(inputs)
             if not inputs.is_contiguous():
                 return forward(inputs)
@@ -135,33 +151,35 @@ class _Rows:
 
         return of_rows
 
-    def _is_watched(self) -> bool:
-        """Whether somebody looks inside, as `Predictor.capture_model_internals` does."""
-        return any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
-
     def _choose(self, mask: Tensor) -> Optional[Tensor]:
-        is_padding = mask == 0
-        # An input of padding alone has an attention that some transformers make NaN.
-        if mask.is_cuda or mask.dim() != 2 or bool(is_padding.all(1).any()):
+        if mask.device.type != "cpu" or mask.dim() != 2:
             return None
-        return self._layouts.choose(is_padding.view(-1), None, self._new_trial)
+        # Padding is at the end, and no input is padding alone: some transformers make that NaN.
+        if not (bool(mask[:, 0].all()) and bool((mask[:, 1:] <= mask[:, :-1]).all())):
+            return None
+        return self._layouts.choose((mask == 0).view(-1), "linear", self._new_trial)
 
     def _new_trial(self) -> Trial:
         generator = torch.Generator().manual_seed(0)  # the user's random numbers stay theirs
-        rows = [
-            torch.randn(1, linear.in_features, generator=generator).to(linear.weight)
+        samples = [
+            (linear, torch.randn(linear.weight.size(1), generator=generator).to(linear.weight))
             for linear in self._different
+            for _ in range(_samples(linear))
         ]
 
         def trial(size: int) -> Tensor:
-            results: List[Tensor] = []
-            for linear, row in zip(self._different, rows):
+            found = torch.zeros(size, dtype=torch.long)
+            for linear, row in samples:
                 copies = row.expand(1, size, -1).contiguous()
-                results.append(bits(type(linear).forward(linear, copies).squeeze(0)))
-            return torch.cat(results, 1)
+                found = 31 * found + fingerprints(type(linear).forward(linear, copies).squeeze(0))
+            return found
 
         return trial
 
 
-def _shape(linear: torch.nn.Linear) -> Tuple[Any, ...]:
+def _samples(linear: torch.nn.Linear) -> int:
+    return -(-_ENOUGH_NUMBERS // len(linear.weight))
+
+
+def _shape(linear: torch.nn.Linear) -> Hashable:
     return (linear.weight.shape, linear.weight.dtype, linear.bias is None)

@@ -112,7 +112,7 @@ def _ended(workload: Workload) -> List[str]:
     predictor, lines = _load(workload, 512)
     batches = [lines[i : i + BATCH_SIZE] for i in range(0, len(lines), BATCH_SIZE)]
     plain = _cpu_per_line(predictor, batches)
-    decode_live_beams_only()
+    decode_live_beams_only(predictor._model)
     at_first = _cpu_per_line(predictor, batches)
     return [plain, _cpu_per_line(predictor, batches), at_first]
 
