@@ -2,6 +2,8 @@
 
 import gc
 import json
+import random
+import sys
 import weakref
 from pathlib import Path
 
@@ -174,6 +176,17 @@ def test_the_same_bits_from_fewer_rows(decoder):
     theirs, ours = assert_same(decoder)
     assert not left_out(theirs)
     assert left_out(ours)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_models_of_all_sizes(monkeypatch, seed):
+    """Small ones are where two orders of summation often give the same number."""
+    choice = random.Random(seed).choice
+    sizes = {"SIZE": (3, 5, 8, 17, 32, 100), "CLASSES": (9, 20, 45), "BEAM": range(1, 9)}
+    for name, values in sizes.items():
+        monkeypatch.setattr(sys.modules[__name__], name, choice(values))
+    decoder = choice([Decoder, Unsettled])(choice([1, 2]))
+    assert_same(decoder, batch=choice(range(4, 40)))
 
 
 def test_a_state_that_grows():
