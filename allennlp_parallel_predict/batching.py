@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from allennlp.common import Registrable
-from overrides import overrides
 
 from allennlp_parallel_predict.errors import SettingsError
 
@@ -125,13 +124,14 @@ class Batching(Registrable):
                 yield None
                 continue
             members, ends_window = group
-            yield Batch(number, kind, *_block(members), ends_window)
+            block = members if isinstance(members, Block) else _block(members)
+            yield Batch(number, kind, *block, ends_window)
             number += 1
 
     def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
         """
         Yields `(inputs of a batch, whether it ends a window)` or `None`; every input once, and
-        none later than after a bounded number of others.
+        none later than after a bounded number of others. The inputs are a list or a `Block`.
         """
         raise NotImplementedError
 
@@ -148,17 +148,11 @@ class Batching(Registrable):
 class InOrderBatching(Batching):
     """The groups that `allennlp predict` makes: consecutive inputs, `batch_size` at a time."""
 
-    @overrides
-    def batches(self, inputs: Iterable[Optional[Input]], kind: str) -> Iterator[Optional[Batch]]:
+    def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
         # A source may have a faster way than input by input.
         blocks = getattr(inputs, "blocks", partial(in_blocks, inputs))
-        number = 0
         for block in blocks(self.batch_size):
-            if block is None:
-                yield None
-                continue
-            yield Batch(number, kind, *block)
-            number += 1
+            yield None if block is None else (block, True)
 
 
 @Batching.register("bucket")

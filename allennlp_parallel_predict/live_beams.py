@@ -14,12 +14,14 @@ import torch
 from allennlp.nn.beam_search import BeamSearch, DeterministicSampler
 from torch import Tensor
 
+from allennlp_parallel_predict.model_state import random_state
 from allennlp_parallel_predict.row_layouts import (
     RowLayouts,
     Trial,
     fingerprints,
     is_row_by_row,
     is_watched,
+    own_random_numbers,
     spread,
 )
 
@@ -150,9 +152,9 @@ class _LiveStep:
 
     def _start(self, tokens: Tensor, state: State) -> Tuple[Tensor, State]:
         """The first step has one row for each instance."""
-        given, random_state = dict(state), torch.get_rng_state()
+        given, before = dict(state), random_state()
         log_probabilities, state = self._step(tokens, state, 0)
-        self._is_random = not torch.equal(random_state, torch.get_rng_state())
+        self._is_random = random_state() != before
         if self._beam_size > 1:  # else AllenNLP does not even copy it
             self._fixed = {
                 key: tensor
@@ -172,7 +174,6 @@ class _LiveStep:
             return None
         parts = {**state, **self._fixed}
         shapes = tuple((key, tensor.shape, tensor.dtype) for key, tensor in parts.items())
-
         fewest = min((tensor.numel() for tensor in state.values()), default=1) // len(ended)
         samples = -(-_ENOUGH_NUMBERS // max(1, fewest))
 
@@ -182,8 +183,7 @@ class _LiveStep:
             sample.update(_select(self._instances_of(row), self._fixed))
             return _trial(self._step, tokens[row], sample, timestep, samples)
 
-        self._decoder.layouts.trial_cost = samples
-        return self._decoder.layouts.choose(ended, shapes, new_trial)
+        return self._decoder.layouts.choose(ended, shapes, new_trial, samples)
 
     def _run(
         self, rows: Optional[Tensor], tokens: Tensor, state: State, timestep: int
@@ -216,8 +216,7 @@ class _LiveStep:
 
 def _trial(step: Step, token: Tensor, sample: State, timestep: int, samples: int) -> Trial:
     """Tries rows that differ from this one, and have no zeros, which add up alike in any order."""
-    generator = torch.Generator().manual_seed(0)  # the user's random numbers stay theirs
-    factors = torch.rand(samples, generator=generator) + 0.5
+    factors = torch.rand(samples, generator=own_random_numbers()) + 0.5
 
     def trial(size: int) -> Tensor:
         rows = torch.zeros(size, dtype=torch.long)

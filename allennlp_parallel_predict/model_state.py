@@ -45,7 +45,7 @@ class ModelState:
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
         self._slots = _slots(model)
-        self._random_state = _random_state()
+        self._random_state = random_state()
 
     def change(self) -> Optional[str]:
         """What has changed since the last call, in words, or `None`."""
@@ -57,15 +57,15 @@ class ModelState:
         if written:
             self._slots = _slots(self._model)
             return f"it writes to {written[0]} while it predicts"
-        random_state = _random_state()
-        if random_state != self._random_state:
-            self._random_state = random_state
+        now = random_state()
+        if now != self._random_state:
+            self._random_state = now
             return "it draws random numbers while it predicts"
         return None
 
 
-def _random_state() -> bytes:
-    """As bytes, which are compared in half the time of tensors."""
+def random_state() -> bytes:
+    """Of torch, as bytes, which are compared in half the time of tensors."""
     return torch.get_rng_state().numpy().tobytes()
 
 

@@ -38,19 +38,20 @@ class RowLayouts:
     exact : `bool`, optional (default = `True`)
         Whether each row has to get the bits that it has among all. Else nothing is tried, and last
         digits may differ, as they do between batches of different sizes.
-    trial_cost : `float`, optional (default = `1.0`)
-        What it costs to try a row, as a part of what it costs to compute one.
     """
 
-    def __init__(self, exact: bool = True, trial_cost: float = 1.0) -> None:
+    def __init__(self, exact: bool = True) -> None:
         self._exact = exact
-        self.trial_cost = trial_cost
         self._known: "OrderedDict[Hashable, _Kinds]" = OrderedDict()
         self._rows_tried = 0.0
         self._rows_saved = 0
 
     def choose(
-        self, ended: Tensor, shapes: Hashable, new_trial: Callable[[], Trial]
+        self,
+        ended: Tensor,
+        shapes: Hashable,
+        new_trial: Callable[[], Trial],
+        trial_cost: float = 1.0,
     ) -> Optional[Tensor]:
         """
         # Parameters
@@ -61,6 +62,8 @@ class RowLayouts:
             The shapes of the model's inputs, for which trials hold.
         new_trial : `Callable[[], Trial]`
             Makes a trial for these shapes.
+        trial_cost : `float`, optional (default = `1.0`)
+            What it costs to try a row, as a part of what it costs to compute one.
 
         # Returns
 
@@ -68,24 +71,28 @@ class RowLayouts:
             Shape `(fewer rows,)`: the rows to compute, in this order; `None` for all.
         """
         count, live = len(ended), int((~ended).sum())
-        part = self._part(count)
+        part = self._part(count, trial_cost)
         # To leave out less than that is not worth the copies.
         sizes = range(-(-live // part) * part, count - max(1, count // 8) + 1, part)
+        if not sizes:
+            return None
         if not self._exact:
-            return arrange(ended, _alike(count), _alike(sizes[0])) if sizes else None
+            return arrange(ended, _alike(count), _alike(sizes[0]))
+        kinds = self._kinds(shapes)
         for size in sizes:
-            kinds = self._kinds(shapes)
-            is_known = self._try(kinds, count, count, new_trial)
-            if is_known and self._try(kinds, size, count, new_trial) and kinds.meet(count, size):
+            are_known = all(
+                self._try(kinds, tried, count, new_trial, trial_cost) for tried in (count, size)
+            )
+            if are_known and kinds.meet(count, size):
                 rows = arrange(ended, kinds.tried[count], kinds.tried[size])
                 if rows is not None:
                     self._rows_saved += count - size
                     return rows
         return None
 
-    def _part(self, count: int) -> int:
+    def _part(self, count: int, trial_cost: float) -> int:
         """Larger at first, where trials are dear, so that a few batches pay for them."""
-        is_dear = self._exact and self.trial_cost > 0.5 and self._rows_saved < _RICH * count
+        is_dear = self._exact and trial_cost > 0.5 and self._rows_saved < _RICH * count
         part, parts = _KERNEL, _FIRST_PARTS if is_dear else _PARTS
         while 2 * part * parts <= count:
             part *= 2  # a power of two, so that batches of about one size have sizes in common
@@ -98,10 +105,17 @@ class RowLayouts:
             self._known.popitem(last=False)
         return kinds
 
-    def _try(self, kinds: "_Kinds", size: int, count: int, new_trial: Callable[[], Trial]) -> bool:
+    def _try(
+        self,
+        kinds: "_Kinds",
+        size: int,
+        count: int,
+        new_trial: Callable[[], Trial],
+        trial_cost: float,
+    ) -> bool:
         """Trials may cost half of what they have brought."""
         if size not in kinds.tried:
-            tried = self._rows_tried + size * self.trial_cost
+            tried = self._rows_tried + size * trial_cost
             if tried > self._rows_saved / 2 + _FIRST_TRIALS * count:
                 return False
             self._rows_tried = tried
@@ -184,9 +198,13 @@ def fingerprints(results: Tensor) -> Tensor:
     numbers = results.reshape(len(results), -1)
     if numbers.is_floating_point():
         numbers = numbers.contiguous().view(_INTEGERS[numbers.element_size()])
-    generator = torch.Generator().manual_seed(0)  # the user's random numbers stay theirs
-    factors = torch.randint(1 << 40, (numbers.size(1),), generator=generator) * 2 + 1
+    factors = torch.randint(1 << 40, (numbers.size(1),), generator=own_random_numbers()) * 2 + 1
     return torch.cat([(part.long() * factors).sum(1) for part in numbers.split(512)])
+
+
+def own_random_numbers() -> torch.Generator:
+    """The same each time; the user's stay the user's."""
+    return torch.Generator().manual_seed(0)
 
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}

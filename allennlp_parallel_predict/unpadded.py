@@ -28,6 +28,7 @@ from allennlp_parallel_predict.row_layouts import (
     fingerprints,
     is_row_by_row,
     is_watched,
+    own_random_numbers,
     spread,
 )
 
@@ -109,7 +110,8 @@ class _Rows:
         self._different = list({_shape(linear): linear for linear in self.linears}.values())
         trial = sum(_samples(linear) * linear.weight.numel() for linear in self._different)
         whole = sum(linear.weight.numel() for linear in self.linears)
-        self._layouts = RowLayouts(exact, trial / max(1, whole))
+        self._trial_cost = trial / max(1, whole)
+        self._layouts = RowLayouts(exact)
         self._batch = _Batch()
 
     def around(self, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,10 +159,11 @@ class _Rows:
         # Padding is at the end, and no input is padding alone: some transformers make that NaN.
         if not (bool(mask[:, 0].all()) and bool((mask[:, 1:] <= mask[:, :-1]).all())):
             return None
-        return self._layouts.choose((mask == 0).view(-1), "linear", self._new_trial)
+        is_padding = (mask == 0).view(-1)
+        return self._layouts.choose(is_padding, "linear", self._new_trial, self._trial_cost)
 
     def _new_trial(self) -> Trial:
-        generator = torch.Generator().manual_seed(0)  # the user's random numbers stay theirs
+        generator = own_random_numbers()
         samples = [
             (linear, torch.randn(linear.weight.size(1), generator=generator).to(linear.weight))
             for linear in self._different

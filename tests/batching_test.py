@@ -33,6 +33,24 @@ def test_in_order_makes_the_groups_of_predict():
     assert [batch.number for batch in made] == [0, 1, 2]
 
 
+def test_groups_of_the_users_own():
+    class Reversed(InOrderBatching):
+        def groups(self, inputs):
+            for group, ends_window in super().groups(reversed(list(inputs))):
+                yield group, ends_window
+
+    class Pairs(InOrderBatching):
+        def groups(self, inputs):
+            members = list(inputs)
+            for start in range(0, len(members), 2):
+                yield members[start : start + 2], start + 2 >= len(members)
+
+    assert [batch.values for batch in batches(Reversed(3), list("abcd"))] == [list("dcb"), ["a"]]
+    pairs = batches(Pairs(9), list("abc"))
+    assert [batch.values for batch in pairs] == [["a", "b"], ["c"]]
+    assert [batch.ends_window for batch in pairs] == [False, True]
+
+
 @pytest.mark.parametrize("number", [0, 1, 31, 32, 64, 65, 200])
 def test_a_bucket_has_every_input_once_and_within_its_window(number):
     made = batches(BucketBatching(batch_size=8, window=64), mixed(number))

@@ -29,15 +29,6 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Other tests fork this process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
 def restored(monkeypatch):
     monkeypatch.setattr(BeamSearch, "_search", BeamSearch._search)
     monkeypatch.setattr(live_beams, "_KNOWN", (*live_beams._KNOWN, __name__))

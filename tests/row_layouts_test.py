@@ -98,9 +98,9 @@ def test_trials_that_pay_go_on():
 
 
 def test_what_is_learnt_has_a_bound():
-    layouts, kernel = RowLayouts(trial_cost=0.0), Kernel(even)
+    layouts, kernel = RowLayouts(), Kernel(even)
     for length in [*range(1000), 999, 0]:
-        assert layouts.choose(ended(1), length, kernel) is not None
+        assert layouts.choose(ended(1), length, kernel, 0.0) is not None
     assert len(kernel.sizes) == 2 * 1001  # the last one was known, and the first forgotten
 
 
@@ -108,8 +108,7 @@ def test_rows_that_depend_on_chance():
     def chance(position, size):
         return random.randrange(1 << 60)
 
-    layouts = RowLayouts(trial_cost=0.0)
-    assert layouts.choose(ended(1, count=400), SHAPES, Kernel(chance)) is None
+    assert RowLayouts().choose(ended(1, count=400), SHAPES, Kernel(chance), 0.0) is None
 
 
 def test_no_trial_is_made_that_may_not_be_run():
@@ -125,8 +124,8 @@ def test_no_trial_is_made_that_may_not_be_run():
 
 
 def test_little_is_not_left_out():
-    assert RowLayouts(trial_cost=0.0).choose(ended(*range(36)), SHAPES, Kernel(even)) is None
-    assert RowLayouts(trial_cost=0.0).choose(ended(*range(32)), SHAPES, Kernel(even)) is not None
+    assert RowLayouts().choose(ended(*range(36)), SHAPES, Kernel(even), 0.0) is None
+    assert RowLayouts().choose(ended(*range(32)), SHAPES, Kernel(even), 0.0) is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float, torch.double, torch.half, torch.long, torch.bool])
@@ -151,9 +150,9 @@ def test_nothing_is_tried_where_last_digits_do_not_matter():
 
 
 def test_trials_that_cost_little():
-    layouts, kernel = RowLayouts(trial_cost=0.1), Kernel(by_size)
+    layouts, kernel = RowLayouts(), Kernel(by_size)
     for length in range(100):
-        layouts.choose(ended(*range(20)), length, kernel)
+        layouts.choose(ended(*range(20)), length, kernel, 0.1)
     assert 40 * 40 < sum(kernel.sizes) <= 10 * 8 * 40
 
 
@@ -161,7 +160,7 @@ def test_sizes_are_finer_once_they_have_paid():
     layouts, kernel = RowLayouts(), Kernel(even)
     sizes = [len(layouts.choose(ended(1), SHAPES, kernel)) for _ in range(1000)]
     assert sizes[0] == 8 and sizes[-1] == 4
-    cheap = RowLayouts(trial_cost=0.1).choose(ended(1), SHAPES, kernel)
+    cheap = RowLayouts().choose(ended(1), SHAPES, kernel, 0.1)
     assert len(cheap) == 4
 
 

@@ -49,15 +49,6 @@ def trials_are_free(monkeypatch):
     monkeypatch.setattr(row_layouts, "_FIRST_TRIALS", 1e9)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Other tests fork this process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def predictor(archive):
     predictor = Predictor.from_archive(load_archive(archive("transformer_classifier")))

@@ -32,7 +32,6 @@ from allennlp_parallel_predict.executors.channel import dumps
 from allennlp_parallel_predict.executors.crew import Crew, Member, describe_end
 from allennlp_parallel_predict.executors.executor import Executor, WorkerCounts
 from allennlp_parallel_predict.executors.launcher import Launcher
-from allennlp_parallel_predict.executors.retries import Task
 from allennlp_parallel_predict.executors.supervised import SupervisedExecutor, check_at_least
 from allennlp_parallel_predict.executors.worker_process import load_result
 from allennlp_parallel_predict.worker import BatchResult, WorkerOptions
@@ -128,11 +127,8 @@ class ProcessPoolExecutor(SupervisedExecutor):
         return self._launcher.threads(self.num_workers)
 
     @overrides
-    def submit(self, batch: Batch) -> None:
-        self._window.enter(batch)
-        self._queue(Task(batch))
-        if self._crew.has_idle() or not self._crew.is_hurried():
-            self._hand_out()  # else with those that come before `collect`
+    def _may_wait(self) -> bool:
+        return self._crew.is_hurried() and not self._crew.has_idle()
 
     @overrides
     def _hand_out(self) -> None:

@@ -127,7 +127,12 @@ class SupervisedExecutor(Executor):
     def submit(self, batch: Batch) -> None:
         self._window.enter(batch)
         self._queue(Task(batch))
-        self._hand_out()
+        if not self._may_wait():
+            self._hand_out()
+
+    def _may_wait(self) -> bool:
+        """Whether batches are handed out together with those that come before `collect`."""
+        return False
 
     def _queue(self, *tasks: Task, first: bool = False) -> None:
         self._in_work += len(tasks)
