@@ -50,8 +50,9 @@ class AsyncPredictor(Opened):
         The settings of the pool.
     max_batch_size : `int`, optional (default = `32`)
         The number of single calls that are predicted together. Together they are predicted by
-        `predict_batch_json`, which may differ from `predict_json` in the last digits of floats;
-        with 1, every call is predicted alone, and every batch as by a `Predictor` to the last bit.
+        `predict_batch_json`, which may differ from `predict_json` in the last digits of floats (and
+        so the workers need not be `exact` either); with 1, every call is predicted alone, and every
+        batch as by a `Predictor` to the last bit.
     max_latency : `float`, optional (default = `0.005`)
         The seconds that a call waits for others to join it while there is an idle worker.
     max_waiting : `int`, optional (default = `None`)
@@ -82,7 +83,9 @@ class AsyncPredictor(Opened):
             raise SettingsError(f"max_latency must be at least 0, but it is {max_latency}")
         self._on_error = settings.on_error
         self._max_batch_size = max_batch_size
-        self._driver = Driver(settings.executor, load, max_batch_size, max_latency, max_waiting)
+        self._driver = Driver(
+            settings.executor, load, settings.exact, max_batch_size, max_latency, max_waiting
+        )
         weakref.finalize(self, self._driver.kill).atexit = False  # the driver sees to that
 
     async def start(self) -> None:

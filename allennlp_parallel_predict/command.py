@@ -50,6 +50,7 @@ from allennlp_parallel_predict.sources import (
     Source,
     check_multitask_head,
 )
+from allennlp_parallel_predict.tuning import fast_mkl
 from allennlp_parallel_predict.worker import WorkerOptions
 
 PROG = "allennlp parallel-predict"
@@ -171,7 +172,7 @@ class _Job:
     def run(self) -> int:
         """Runs the command; returns the number of inputs that failed."""
         args, executor = self._args, self._settings.executor
-        with executor.preparing():
+        with executor.preparing(), fast_mkl(not self._settings.keeps_bits):
             with stage(self._profile, LOADING):
                 predictor = self._load()
             if args.silent and not args.output_file:
@@ -195,7 +196,7 @@ class _Job:
                 not args.silent,
                 source.encoding,
                 profile=None if self._profile is None else self._profile.detail,
-                exact=self._settings.batching.exact,
+                exact=self._settings.keeps_bits,
             )
             try:
                 executor.start(predictor, options)
@@ -307,6 +308,7 @@ class _Job:
             "weights file": fingerprint(args.weights_file) if args.weights_file else None,
             "on_error": self._settings.on_error,
             "number of threads per worker": self._settings.executor.threads(),
+            "exact": self._settings.keeps_bits,
             "batching": {"type": type(batching).__name__, **vars(batching)},
             **{f"--{flag.replace('_', '-')}": getattr(args, flag, None) for flag in flags},
         }

@@ -64,6 +64,8 @@ class Driver:
         What runs the batches. From here on it belongs to the driver's thread.
     load : `Callable[[], Predictor]`
         Loads the predictor, in that thread.
+    exact : `bool`, optional (default = `True`)
+        Whether results have to be the predictor's to the last bit. Those of merged jobs need not.
     max_batch_size : `int`, optional (default = `1`)
         The number of inputs up to which jobs are merged.
     max_latency : `float`, optional (default = `0.0`)
@@ -76,6 +78,7 @@ class Driver:
         self,
         executor: Executor,
         load: Callable[[], Predictor],
+        exact: bool = True,
         max_batch_size: int = 1,
         max_latency: float = 0.0,
         max_waiting: Optional[int] = None,
@@ -86,7 +89,7 @@ class Driver:
         self.ended: "Future[None]" = _result_only()
         """Done when there are no more workers."""
         self._load = load
-        self._merges = max_batch_size > 1
+        self._exact = exact and max_batch_size == 1
         self._max_waiting = max_waiting
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -212,7 +215,7 @@ class Driver:
         self.executor.keeps_order = False
         # Calls shall wait here, where they are gathered into batches and can be cancelled.
         self.executor.has_reserve = False
-        options = WorkerOptions(on_error="skip", raw=True, exact=not self._merges)
+        options = WorkerOptions(on_error="skip", raw=True, exact=self._exact)
         self.executor.start(self._predictor, options)
         self._finished_since_start = 0
 

@@ -78,7 +78,7 @@ class ParallelPredictor(Opened):
     def __init__(self, load: Callable[[], Predictor], settings: Settings) -> None:
         self._batching = settings.batching
         self._on_error = settings.on_error
-        self._driver = Driver(settings.executor, load)
+        self._driver = Driver(settings.executor, load, settings.exact)
         weakref.finalize(self, self._driver.kill).atexit = False  # the driver sees to that
         try:
             self._driver.started.result()

@@ -27,6 +27,9 @@ class Settings(FromParams):
         What runs the batches.
     batching : `Batching`, optional (default = `{type: "in_order", batch_size: 1}`)
         How inputs are grouped.
+    exact : `bool`, optional (default = `True`)
+        Whether the numbers have to be those of `allennlp predict` to the last bit. If not, workers
+        take the fastest way that they know, in which last digits may differ.
     on_error : `str`, optional (default = `"raise"`)
         What happens at an input that cannot be predicted: `"raise"` ends the run, `"skip"` leaves
         it out of the output, `"placeholder"` writes the error in its place.
@@ -42,6 +45,7 @@ class Settings(FromParams):
         self,
         executor: Executor,
         batching: Batching,
+        exact: bool = True,
         on_error: str = "raise",
         max_errors: Optional[int] = None,
         progress: str = "auto",
@@ -59,10 +63,16 @@ class Settings(FromParams):
             )
         self.executor = executor
         self.batching = batching
+        self.exact = exact
         self.on_error = on_error
         self.max_errors = max_errors
         self.progress = progress
         self.checkpoint_interval = checkpoint_interval
+
+    @property
+    def keeps_bits(self) -> bool:
+        """Whether the output has to have all bits of `predict`'s: this batching may never do so."""
+        return self.exact and self.batching.exact
 
 
 def read_settings(

@@ -217,7 +217,7 @@ class _Run:
         self, settings: Settings, predictor: Predictor, batches: Iterator[Batch], seconds: float
     ) -> None:
         executor = settings.executor
-        options = WorkerOptions("skip", profile=TIMES, exact=settings.batching.exact)
+        options = WorkerOptions("skip", profile=TIMES, exact=settings.keeps_bits)
         self.outputs: Dict[int, str] = {}
         self.memory = 0.0
         self._in_work: Dict[int, Batch] = {}

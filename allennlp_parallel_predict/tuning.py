@@ -15,8 +15,10 @@ from typing import Any, Iterator, List, Optional
 
 import torch
 from allennlp.models import Model
+from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.beam_search import use_row_copies
+from allennlp_parallel_predict.dumping import dump_faster
 from allennlp_parallel_predict.live_beams import decode_live_beams_only
 from allennlp_parallel_predict.unpadded import skip_padding
 
@@ -52,6 +54,28 @@ def has_slow_mkl() -> bool:
     return "AuthenticAMD" in cpu and " avx2 " in cpu
 
 
+def use_fast_mkl() -> None:
+    """
+    Lets MKL use AVX2 where it would not by itself. It decides at a process's first matrix product,
+    and a forked process for itself if its parent has computed none.
+    """
+    if has_slow_mkl():
+        os.environ[_MKL_PATH] = "5"
+
+
+@contextmanager
+def fast_mkl(is_wanted: bool) -> Iterator[None]:
+    """Around loading an archive, as some initializers compute matrix products."""
+    before = os.environ.get(_MKL_PATH)
+    if is_wanted:
+        use_fast_mkl()
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_MKL_PATH, None)
+
+
 @contextmanager
 def ready_to_fork() -> Iterator[None]:
     """
@@ -71,7 +95,7 @@ def ready_to_fork() -> Iterator[None]:
             os.environ.pop(_TOKENIZERS, None)
 
 
-def tune_process(threads: int, cpus: Optional[List[int]] = None) -> None:
+def tune_process(threads: int, exact: bool, cpus: Optional[List[int]] = None) -> None:
     """
     Sets up a worker process.
 
@@ -79,9 +103,13 @@ def tune_process(threads: int, cpus: Optional[List[int]] = None) -> None:
 
     threads : `int`
         The number of threads that torch may use in one operation.
+    exact : `bool`
+        Whether the output has to be the same to the bit; else last digits may differ.
     cpus : `List[int]`, optional (default = `None`)
         The CPUs that the process is to stay on, if it is to stay.
     """
+    if not exact:
+        use_fast_mkl()
     torch.set_num_threads(threads)
     # A tokenizer's own threads would compete with the other workers.
     os.environ.setdefault(_TOKENIZERS, "false")
@@ -112,17 +140,19 @@ def die_with_parent(parent: int, signal_number: int) -> None:
         os._exit(1)
 
 
-def tune_model(model: Model, exact: bool) -> None:
+def tune_predictor(predictor: Predictor, exact: bool) -> None:
     """
-    Makes a worker's model faster.
+    Makes a worker's predictor faster.
 
     # Parameters
 
-    model : `Model`
-        The model, which only predicts from now on.
+    predictor : `Predictor`
+        The predictor, whose model only predicts from now on.
     exact : `bool`
         Whether the output has to be the same to the bit; else last digits may differ.
     """
+    dump_faster(predictor)
+    model = predictor._model
     use_inference_mode(model)
     use_row_copies()
     decode_live_beams_only(model, exact)

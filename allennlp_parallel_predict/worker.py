@@ -50,7 +50,7 @@ class WorkerOptions(NamedTuple):
     profile: Optional[str] = None
     """The level of detail of a profile, or `None` for no profile."""
     exact: bool = True
-    """Whether all bits have to be those of `allennlp predict`: see `Batching.exact`."""
+    """Whether all bits have to be those of `allennlp predict`: see `Settings.exact`."""
 
 
 class Failure(NamedTuple):

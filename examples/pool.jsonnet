@@ -14,6 +14,7 @@
     pin_cpus: true,
   },
   batching: { type: "in_order", batch_size: 1 },
+  exact: true,
   on_error: "raise",
   max_errors: null,
   progress: "auto",

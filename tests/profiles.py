@@ -10,6 +10,7 @@ from allennlp_parallel_predict.pipeline import Pipeline
 from allennlp_parallel_predict.profiling.report import build_report
 from allennlp_parallel_predict.profiling.run import RunProfile
 from allennlp_parallel_predict.progress import Progress
+from allennlp_parallel_predict.settings import Settings
 from allennlp_parallel_predict.sinks import Sink
 from allennlp_parallel_predict.sources import Source
 from allennlp_parallel_predict.worker import WorkerOptions
@@ -66,6 +67,6 @@ def profiled(
         finally:
             if profile is not None:
                 profile.finish()
-    report = build_report(profile, executor, batching) if profile is not None else {}
+    report = build_report(profile, Settings(executor, batching)) if profile is not None else {}
     with open(output) as file:
         return Profiled(report, profile, file.read())

@@ -1,18 +1,20 @@
 """What the process is told about the machine."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from allennlp_parallel_predict import AsyncPredictor, ParallelPredictor, tuning
+from allennlp_parallel_predict import AsyncPredictor, ParallelPredictor, command, tuning
 from allennlp_parallel_predict.tuning import has_slow_mkl
 from pools import ARCHIVE, WORDS, in_fork
 from running import allennlp
 
 OLD = "Intel(R) Math Kernel Library Version 2020.0.0 Product Build 20191122"
 NEWER = "Intel(R) oneAPI Math Kernel Library Version 2021.4-Product Build 20210904"
+VARIABLE = "MKL_DEBUG_CPU_TYPE"
 AMD, INTEL = "vendor_id : AuthenticAMD", "vendor_id : GenuineIntel"
 
 
@@ -28,9 +30,9 @@ AMD, INTEL = "vendor_id : AuthenticAMD", "vendor_id : GenuineIntel"
     ],
 )
 def test_slow_mkl(monkeypatch, mkl, cpu, flags, chosen, is_slow):
-    monkeypatch.delenv("MKL_DEBUG_CPU_TYPE", raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     if chosen is not None:
-        monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", chosen)
+        monkeypatch.setenv(VARIABLE, chosen)
     monkeypatch.setattr(torch.__config__, "show", lambda: f"PyTorch built with:\n  - {mkl}\n")
     monkeypatch.setattr(Path, "read_text", lambda path: f"{cpu}\nflags : {flags}\n")
     assert has_slow_mkl() is is_slow
@@ -45,32 +47,108 @@ def test_where_the_cpu_cannot_be_told(monkeypatch):
     assert has_slow_mkl() is False
 
 
+class TestFastMkl:
+    @pytest.fixture(autouse=True)
+    def slow(self, monkeypatch):
+        """A machine whose MKL is slow, with a user who has said nothing of it."""
+        monkeypatch.delenv(VARIABLE, raising=False)
+        monkeypatch.setattr(tuning, "has_slow_mkl", lambda: VARIABLE not in os.environ)
+
+    @pytest.mark.parametrize("exact, value", [(True, None), (False, "5")])
+    def test_in_a_worker(self, exact, value):
+        def tune():
+            tuning.tune_process(1, exact)
+            assert os.environ.get(VARIABLE) == value
+
+        in_fork(tune)
+
+    @pytest.mark.parametrize("is_wanted, value", [(True, "5"), (False, None)])
+    def test_while_an_archive_is_loaded(self, is_wanted, value):
+        with pytest.raises(KeyError), tuning.fast_mkl(is_wanted):
+            assert os.environ.get(VARIABLE) == value
+            raise KeyError
+        assert VARIABLE not in os.environ
+
+    def test_what_the_user_has_set_stays(self, monkeypatch):
+        monkeypatch.setenv(VARIABLE, "4")
+        with tuning.fast_mkl(True):
+            assert os.environ[VARIABLE] == "4"
+        assert os.environ[VARIABLE] == "4"
+
+    def test_workers_of_a_command_have_it_from_the_start(self, monkeypatch, tmp_path):
+        """Also where the parent has computed a product while it loaded the archive."""
+        load, seen = command.load_predictor, tmp_path / "seen"
+
+        def note(*args):
+            seen.write_text(os.environ.get(VARIABLE, "nothing"))
+            return load(*args)
+
+        monkeypatch.setattr(command, "load_predictor", note)
+        (tmp_path / "input").write_text('{"source": "word"}\n')
+        args = ["parallel-predict", str(ARCHIVE), str(tmp_path / "input"), "--silent"]
+        args += ["--output-file", str(tmp_path / "output"), "--num-workers", "1"]
+        for settings, value in (('{"exact": false}', "5"), ("{}", "nothing")):
+            in_fork(lambda: allennlp([*args, "--parallel-overrides", settings]))
+            assert seen.read_text() == value
+
+
+@pytest.mark.timeout(120)
+def test_only_last_digits_differ_if_they_may():
+    def predict(**settings):
+        options = {"num_workers": 1, "settings": settings}
+        with ParallelPredictor.from_path(str(ARCHIVE), **options) as predictor:
+            return list(predictor.predict_stream(WORDS, batch_size=16))
+
+    for exact, fast in zip(predict(), predict(exact=False)):
+        assert fast["predicted_tokens"] == exact["predicted_tokens"]
+        probabilities = pytest.approx(exact["class_log_probabilities"], rel=1e-4)
+        assert fast["class_log_probabilities"] == probabilities
+
+
 class TestWhetherAModelHasToBeExact:
     """What workers are told when they make theirs faster."""
 
     @pytest.fixture
     def told(self, monkeypatch, tmp_path):
-        def note(model, exact):
+        def note(predictor, exact):
             with open(tmp_path / "told", "a") as file:
                 file.write("exact " if exact else "not exact ")
 
-        monkeypatch.setattr(tuning, "tune_model", note)
+        monkeypatch.setattr(tuning, "tune_predictor", note)
         return tmp_path / "told"
 
     @pytest.mark.timeout(120)
-    @pytest.mark.parametrize("batching, exact", [("in_order", "exact"), ("bucket", "not exact")])
-    def test_the_command(self, told, tmp_path, batching, exact):
+    @pytest.mark.parametrize(
+        "settings, exact",
+        [
+            ("{}", "exact"),
+            ('{"batching.type": "bucket"}', "not exact"),
+            ('{"exact": false}', "not exact"),
+            ('{"exact": true, "batching.type": "bucket"}', "not exact"),
+        ],
+    )
+    def test_the_command(self, told, tmp_path, settings, exact):
         (tmp_path / "input").write_text('{"source": "word"}\n')
         flags = ["--silent", "--num-workers", "1", "--output-file", str(tmp_path / "output")]
-        flags += ["--parallel-overrides", f'{{"batching.type": "{batching}"}}']
+        flags += ["--parallel-overrides", settings]
         command = ["parallel-predict", str(ARCHIVE), str(tmp_path / "input"), *flags]
         in_fork(lambda: allennlp(command))
         assert told.read_text() == f"{exact} "
 
-    def test_from_python(self, told):
-        with ParallelPredictor.from_path(str(ARCHIVE), num_workers=1) as predictor:
+    @pytest.mark.parametrize(
+        "settings, exact",
+        [
+            ({}, "exact"),
+            # Only streams are sorted, and other calls shall give what a `Predictor` gives.
+            ({"batching": "bucket"}, "exact"),
+            ({"exact": False}, "not exact"),
+        ],
+    )
+    def test_from_python(self, told, settings, exact):
+        options = {"num_workers": 1, "settings": settings}
+        with ParallelPredictor.from_path(str(ARCHIVE), **options) as predictor:
             predictor.predict_json(WORDS[0])
-        assert told.read_text() == "exact "
+        assert told.read_text() == f"{exact} "
 
     @pytest.mark.parametrize("size, exact", [(32, "not exact"), (1, "exact")])
     def test_from_asyncio(self, told, size, exact):

@@ -235,7 +235,7 @@ class RayWorker:
 
     def _set_up(self, pickled: bytes, memory: numpy.ndarray, setup: ActorSetup) -> None:
         _find_single_files()
-        tuning.tune_process(setup.threads)
+        tuning.tune_process(setup.threads, setup.options.exact)
         self._memory = memory  # as long as it is held, Ray keeps the memory
         self._predictor = _Unpacker(io.BytesIO(pickled), _read_only(memory)).load()
         model = self._predictor._model
@@ -247,7 +247,7 @@ class RayWorker:
             self._predictor.cuda_device = 0
         else:
             self._shared = [(parameter, parameter.data) for parameter in model.parameters()]
-        tuning.tune_model(model, setup.options.exact)
+        tuning.tune_predictor(self._predictor, setup.options.exact)
         self._worker = Worker(self._predictor, setup.options)
         if self._worker.profiler is not None:
             self._worker.profiler.started_at(self._launched)

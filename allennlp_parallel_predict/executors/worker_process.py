@@ -280,8 +280,8 @@ def _receive_part(sock: socket.socket) -> bytearray:
 
 def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> None:
     """Predicts batch after batch until the parent has no more."""
-    tuning.tune_process(setup.threads, setup.cpus)
-    tuning.tune_model(predictor._model, setup.options.exact)
+    tuning.tune_process(setup.threads, setup.options.exact, setup.cpus)
+    tuning.tune_predictor(predictor, setup.options.exact)
     worker = Worker(predictor, setup.options)
     send_blocking(sock, READY)
     receive, load, send = receive_blocking, pickle.loads, _send_result

@@ -180,8 +180,8 @@ def slow_kernels(report: Report) -> Optional[Finding]:
         "slow kernels",
         f"The model took {forward:.0%} of the workers' time, and torch's MKL does not use AVX2 on "
         "this CPU, as it is AMD's.",
-        "MKL_DEBUG_CPU_TYPE=5 in the environment: matrix products are then up to 2.5 times as fast "
-        "(the last digits of floats can change, as they do in allennlp predict)",
+        "exact false, or MKL_DEBUG_CPU_TYPE=5 in the environment, for allennlp predict too: matrix "
+        "products are then up to 2.5 times as fast (the last digits of floats can change)",
     )
 
 

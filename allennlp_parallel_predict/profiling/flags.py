@@ -93,7 +93,7 @@ def _check_folder(path: Optional[str]) -> None:
 
 
 def _write(args: argparse.Namespace, settings: Settings, profile: RunProfile) -> None:
-    report = build_report(profile, settings.executor, settings.batching)
+    report = build_report(profile, settings)
     print(f"\n{render(report)}", file=sys.stderr)
     if args.profile:
         _dump(report, args.profile, indent=2)

@@ -5,7 +5,6 @@ from typing import Any, Dict, Sequence
 import numpy
 
 from allennlp_parallel_predict.batching import Batching
-from allennlp_parallel_predict.executors import Executor
 from allennlp_parallel_predict.profiling.diagnosis import diagnose
 from allennlp_parallel_predict.profiling.memory import total_memory
 from allennlp_parallel_predict.profiling.run import RunProfile, SlowBatch, Track
@@ -15,6 +14,7 @@ from allennlp_parallel_predict.profiling.stages import (
     WAITING,
     WORKER_STAGES,
 )
+from allennlp_parallel_predict.settings import Settings
 from allennlp_parallel_predict.tuning import has_slow_mkl, usable_cpus
 
 Report = Dict[str, Any]
@@ -24,22 +24,21 @@ VERSION = 1
 _PERCENTILES = (50, 90, 99)
 
 
-def build_report(profile: RunProfile, executor: Executor, batching: Batching) -> Report:
+def build_report(profile: RunProfile, settings: Settings) -> Report:
     """
     # Parameters
 
     profile : `RunProfile`
         The profile of a run, which is finished.
-    executor : `Executor`
-        What ran it.
-    batching : `Batching`
-        How the inputs were grouped.
+    settings : `Settings`
+        What it ran with.
 
     # Returns
 
     `Report`
         The report; all times are seconds, all sizes bytes, all shares between 0 and 1.
     """
+    executor, batching = settings.executor, settings.batching
     # Of 0 lines there are no tracks; then there is nothing to be said of workers.
     tracks = sorted(profile.workers.values(), key=lambda track: track.start)
     names = {track.pid: f"worker {number}" for number, track in enumerate(tracks)}
@@ -59,7 +58,7 @@ def build_report(profile: RunProfile, executor: Executor, batching: Batching) ->
         "num_workers": executor.num_workers,
         "threads_per_worker": max((t.last.threads for t in tracks if t.last), default=0),
         "cpus": executor.cpus or len(usable_cpus()),
-        "slow_mkl": has_slow_mkl(),
+        "slow_mkl": settings.keeps_bits and has_slow_mkl(),
         "batching": {"type": _type_name(batching), **_plain(vars(batching))},
         "seconds": {
             "wall": profile.parent.end - profile.parent.start,
