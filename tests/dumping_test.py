@@ -16,7 +16,7 @@ from allennlp.predictors import Predictor
 from allennlp_parallel_predict import dumping
 from allennlp_parallel_predict.dumping import dump_faster, to_json
 from allennlp_parallel_predict.tuning import tune_predictor
-from pools import ARCHIVE
+from pools import ARCHIVE, in_fork
 
 
 def floats_of_all_sizes(seed: int) -> List[float]:
@@ -168,8 +168,11 @@ class TestPredictors:
         assert len(used) == 1
 
     def test_of_workers(self, predictor):
-        tune_predictor(predictor, exact=True)
-        assert predictor.dump_line is dumping._dump_line
+        def tune():
+            tune_predictor(predictor, exact=True)
+            assert predictor.dump_line is dumping._dump_line
+
+        in_fork(tune)  # as what it does to beam search holds for the whole process
 
     def test_that_write_their_own_way(self, predictor, monkeypatch):
         monkeypatch.setattr(type(predictor), "dump_line", lambda self, outputs: "mine\n", False)
