@@ -18,7 +18,8 @@ try:
 except ImportError:  # there is no wheel of it for every machine
     orjson = None  # type: ignore[assignment]
 
-_to_json = json.JSONEncoder().encode
+encode = json.JSONEncoder().encode
+"""`json.dumps`, which looks at its settings first, each time."""
 _EXPONENT = re.compile(r"e([-+]?\d+)")
 _SMALL = re.compile(r"0\.0000\d+")
 _PROBES = [[5e-324, -1e-7, 2.5e-5, 1e-4, -0.0, 100.00001, 0.1 + 0.2, 1e15, 1e16, 1.5e300, 7]]
@@ -36,7 +37,7 @@ def dump_faster(predictor: Predictor) -> None:
     method = getattr(predictor.dump_line, "__func__", None)
     # A plugin may have given another one to all predictors.
     is_allennlps = method is Predictor.dump_line and method.__module__ == Predictor.__module__
-    if orjson is not None and is_allennlps and _numbers(_PROBES) == _to_json(_PROBES):
+    if orjson is not None and is_allennlps and _numbers(_PROBES) == encode(_PROBES):
         predictor.dump_line = _dump_line  # type: ignore[assignment]
 
 
@@ -70,11 +71,11 @@ def to_json(outputs: Any) -> str:
     ```
     """
     if type(outputs) is not dict or not any(map(_are_floats, outputs.values())):
-        return _to_json(outputs)
+        return encode(outputs)
     if any(type(key) is not str for key in outputs):
-        return _to_json(outputs)
+        return encode(outputs)
     items = [
-        f"{_to_json(key)}: {_are_floats(value) and _numbers(value) or _to_json(value)}"
+        f"{encode(key)}: {_are_floats(value) and _numbers(value) or encode(value)}"
         for key, value in outputs.items()
     ]
     return "{" + ", ".join(items) + "}"

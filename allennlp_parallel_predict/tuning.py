@@ -9,9 +9,9 @@ import ctypes
 import functools
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, ContextManager, Iterator, List, Optional
 
 import torch
 from allennlp.models import Model
@@ -63,17 +63,21 @@ def use_fast_mkl() -> None:
         os.environ[_MKL_PATH] = "5"
 
 
+def fast_mkl(is_wanted: bool) -> ContextManager[None]:
+    """Around a run: some initializers compute matrix products while the archive is loaded."""
+    return _variable(_MKL_PATH, "5") if is_wanted and has_slow_mkl() else nullcontext()
+
+
 @contextmanager
-def fast_mkl(is_wanted: bool) -> Iterator[None]:
-    """Around loading an archive, as some initializers compute matrix products."""
-    before = os.environ.get(_MKL_PATH)
-    if is_wanted:
-        use_fast_mkl()
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Sets an environment variable for a while, unless the user has."""
+    is_users = name in os.environ
+    os.environ.setdefault(name, value)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(_MKL_PATH, None)
+        if not is_users:
+            os.environ.pop(name, None)
 
 
 @contextmanager
@@ -84,15 +88,12 @@ def ready_to_fork() -> Iterator[None]:
     every child (tokenizers#187), none. What was set before is set again afterwards.
     """
     threads = torch.get_num_threads()
-    tokenizers = os.environ.get(_TOKENIZERS)
     torch.set_num_threads(1)
-    os.environ.setdefault(_TOKENIZERS, "false")
     try:
-        yield
+        with _variable(_TOKENIZERS, "false"):
+            yield
     finally:
         torch.set_num_threads(threads)
-        if tokenizers is None:
-            os.environ.pop(_TOKENIZERS, None)
 
 
 def tune_process(threads: int, exact: bool, cpus: Optional[List[int]] = None) -> None:

@@ -6,7 +6,6 @@ predicted, then each output is dumped just before its input is described.
 """
 
 import io
-import json
 import pickle
 from contextlib import redirect_stdout
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -22,6 +21,7 @@ from allennlp_parallel_predict.batching import (
     Batch,
 )
 from allennlp_parallel_predict.deferral import RecordedCall
+from allennlp_parallel_predict.dumping import encode
 from allennlp_parallel_predict.errors import RemoteError
 from allennlp_parallel_predict.model_state import ModelState
 from allennlp_parallel_predict.profiling.worker import BatchProfile, WorkerProfiler
@@ -29,8 +29,6 @@ from allennlp_parallel_predict.profiling.worker import BatchProfile, WorkerProfi
 RAISE = "raise"
 """The `on_error` that ends the run at any failure, as `allennlp predict` does."""
 
-_to_json = json.JSONEncoder().encode
-"""`json.dumps`, which looks at its settings first, each time."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
@@ -256,7 +254,7 @@ class _Attempt:
             for _, result in zip(inputs, results):
                 yield pickle.dumps(result, pickle.HIGHEST_PROTOCOL), None
             return
-        describe: Callable[[Any], str] = _to_json
+        describe: Callable[[Any], str] = encode
         if self._batch.kind == INSTANCES:
             describe = str
         for model_input, output in zip(inputs, map(predictor.dump_line, results)):

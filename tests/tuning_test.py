@@ -131,8 +131,8 @@ class TestWhetherAModelHasToBeExact:
         (tmp_path / "input").write_text('{"source": "word"}\n')
         flags = ["--silent", "--num-workers", "1", "--output-file", str(tmp_path / "output")]
         flags += ["--parallel-overrides", settings]
-        command = ["parallel-predict", str(ARCHIVE), str(tmp_path / "input"), *flags]
-        in_fork(lambda: allennlp(command))
+        args = ["parallel-predict", str(ARCHIVE), str(tmp_path / "input"), *flags]
+        in_fork(lambda: allennlp(args))
         assert told.read_text() == f"{exact} "
 
     @pytest.mark.parametrize(
