@@ -197,6 +197,7 @@ class _Job:
                 source.encoding,
                 profile=None if self._profile is None else self._profile.detail,
                 exact=self._settings.keeps_bits,
+                lockstep=self._settings.batching.batch_size == 1,
             )
             try:
                 executor.start(predictor, options)

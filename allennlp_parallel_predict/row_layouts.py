@@ -42,7 +42,7 @@ class RowLayouts:
 
     def __init__(self, exact: bool = True) -> None:
         self._exact = exact
-        self._known: "OrderedDict[Hashable, _Kinds]" = OrderedDict()
+        self._known: "OrderedDict[Hashable, Kinds]" = OrderedDict()
         self._rows_tried = 0.0
         self._rows_saved = 0
 
@@ -98,8 +98,8 @@ class RowLayouts:
             part *= 2  # a power of two, so that batches of about one size have sizes in common
         return part
 
-    def _kinds(self, shapes: Hashable) -> "_Kinds":
-        kinds = self._known.setdefault(shapes, _Kinds())
+    def _kinds(self, shapes: Hashable) -> "Kinds":
+        kinds = self._known.setdefault(shapes, Kinds())
         self._known.move_to_end(shapes)
         if len(self._known) > _MAX_SHAPES:
             self._known.popitem(last=False)
@@ -107,7 +107,7 @@ class RowLayouts:
 
     def _try(
         self,
-        kinds: "_Kinds",
+        kinds: "Kinds",
         size: int,
         count: int,
         new_trial: Callable[[], Trial],
@@ -123,7 +123,7 @@ class RowLayouts:
         return True
 
 
-class _Kinds:
+class Kinds:
     """How each position is computed, by the number of rows: equal kinds give equal bits."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ tokens only. In the others' places are zeros.
 
 import functools
 import threading
-from typing import Any, Callable, Hashable, Iterable, Optional
+from typing import Any, Callable, Hashable, Iterable, List, Optional
 
 import torch
 from allennlp.models import BasicClassifier, Model
@@ -73,7 +73,7 @@ def _skip_in(holder: torch.nn.Module, embedders: Iterable[Any], exact: bool) -> 
         if type(embedder) is not PretrainedTransformerEmbedder:
             continue
         transformer: Any = embedder.transformer_model
-        if _is_known(transformer):
+        if is_known(transformer):
             rows = _Rows(holder, transformer, exact)
             _wrap(holder, rows.around)
             _wrap(transformer, rows.within)
@@ -85,7 +85,8 @@ def _wrap(module: Any, wrapper: Callable[[Any], Any]) -> None:
     module.forward = wrapper(module.forward)
 
 
-def _is_known(transformer: torch.nn.Module) -> bool:
+def is_known(transformer: torch.nn.Module) -> bool:
+    """Whether it is a transformer whose linear layers compute each token by itself."""
     config = getattr(transformer, "config", None)
     is_encoder = not getattr(config, "is_decoder", False)
     is_known = is_encoder and getattr(config, "model_type", None) in _KNOWN
@@ -107,7 +108,7 @@ class _Rows:
         parts = list(transformer.modules())
         self.linears = [part for part in parts if type(part) is torch.nn.Linear]
         self._modules = list(holder.modules())
-        self._different = list({_shape(linear): linear for linear in self.linears}.values())
+        self._different = different_layers(self.linears)
         trial = sum(_samples(linear) * linear.weight.numel() for linear in self._different)
         whole = sum(linear.weight.numel() for linear in self.linears)
         self._trial_cost = trial / max(1, whole)
@@ -160,24 +161,32 @@ class _Rows:
         if not (bool(mask[:, 0].all()) and bool((mask[:, 1:] <= mask[:, :-1]).all())):
             return None
         is_padding = (mask == 0).view(-1)
-        return self._layouts.choose(is_padding, "linear", self._new_trial, self._trial_cost)
+        new_trial = functools.partial(layer_trial, self._different)
+        return self._layouts.choose(is_padding, "linear", new_trial, self._trial_cost)
 
-    def _new_trial(self) -> Trial:
-        generator = own_random_numbers()
-        samples = [
-            (linear, torch.randn(linear.weight.size(1), generator=generator).to(linear.weight))
-            for linear in self._different
-            for _ in range(_samples(linear))
-        ]
 
-        def trial(size: int) -> Tensor:
-            found = torch.zeros(size, dtype=torch.long)
-            for linear, row in samples:
-                copies = row.expand(1, size, -1).contiguous()
-                found = 31 * found + fingerprints(type(linear).forward(linear, copies).squeeze(0))
-            return found
+def layer_trial(layers: List[torch.nn.Linear]) -> Trial:
+    """A trial of layers of all shapes that a model has."""
+    generator = own_random_numbers()
+    samples = [
+        (layer, torch.randn(layer.weight.size(1), generator=generator).to(layer.weight))
+        for layer in layers
+        for _ in range(_samples(layer))
+    ]
 
-        return trial
+    def trial(size: int) -> Tensor:
+        found = torch.zeros(size, dtype=torch.long)
+        for layer, row in samples:
+            copies = row.expand(1, size, -1).contiguous()
+            found = 31 * found + fingerprints(type(layer).forward(layer, copies).squeeze(0))
+        return found
+
+    return trial
+
+
+def different_layers(layers: List[torch.nn.Linear]) -> List[torch.nn.Linear]:
+    """One layer of each shape."""
+    return list({_shape(layer): layer for layer in layers}.values())
 
 
 def _samples(linear: torch.nn.Linear) -> int:

@@ -8,7 +8,7 @@ predicted, then each output is dumped just before its input is described.
 import io
 import pickle
 from contextlib import redirect_stdout
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from allennlp.predictors import Predictor
@@ -23,6 +23,7 @@ from allennlp_parallel_predict.batching import (
 from allennlp_parallel_predict.deferral import RecordedCall
 from allennlp_parallel_predict.dumping import encode
 from allennlp_parallel_predict.errors import RemoteError
+from allennlp_parallel_predict.lockstep import Lockstep
 from allennlp_parallel_predict.model_state import ModelState
 from allennlp_parallel_predict.profiling.worker import BatchProfile, WorkerProfiler
 
@@ -49,6 +50,10 @@ class WorkerOptions(NamedTuple):
     """The level of detail of a profile, or `None` for no profile."""
     exact: bool = True
     """Whether all bits have to be those of `allennlp predict`: see `Settings.exact`."""
+    lockstep: bool = False
+    """Whether a worker may predict several batches of one input at once."""
+    is_lockstep_asked_for: bool = False
+    """See `layers_to_share`."""
 
 
 class Failure(NamedTuple):
@@ -88,6 +93,8 @@ class Worker:
         The predictor of the archive.
     options : `WorkerOptions`
         How to treat failures and what to send back.
+    lockstep : `Lockstep`, optional (default = `None`)
+        The way to predict several batches at once.
 
     # Examples
 
@@ -96,9 +103,12 @@ class Worker:
     ```
     """
 
-    def __init__(self, predictor: Predictor, options: WorkerOptions) -> None:
+    def __init__(
+        self, predictor: Predictor, options: WorkerOptions, lockstep: Optional[Lockstep] = None
+    ) -> None:
         self._predictor = predictor
         self._options = options
+        self._lockstep = lockstep
         self._state = ModelState(predictor._model)
         self.profiler: Optional[WorkerProfiler] = None
         if options.profile is not None:
@@ -114,6 +124,20 @@ class Worker:
         result = self._predict(batch)
         return result._replace(profile=self.profiler.record())
 
+    @property
+    def most_at_once(self) -> int:
+        """The number of batches of one input that are best predicted at once."""
+        return max(1, self._lockstep.size) if self._lockstep is not None else 1
+
+    def predict_at_once(self, batches: Sequence[Batch]) -> List[BatchResult]:
+        """Predicts several batches of one input, each as if by itself."""
+        if self._lockstep is None or len(batches) == 1:
+            return list(map(self.predict, batches))
+        attempts = [_Attempt(self._predictor, self._options, batch) for batch in batches]
+        self._lockstep.run([attempt.run_captured for attempt in attempts])
+        change = self._state_change()
+        return [attempt.result(change) for attempt in attempts]
+
     def close(self) -> None:
         """Leaves the predictor as it was."""
         if self.profiler is not None:
@@ -121,9 +145,14 @@ class Worker:
 
     def _predict(self, batch: Batch) -> BatchResult:
         attempt = _Attempt(self._predictor, self._options, batch)
-        with redirect_stdout(attempt.stdout):
-            attempt.run()
-        return attempt.result(self._state.change())
+        attempt.run_captured()
+        return attempt.result(self._state_change())
+
+    def _state_change(self) -> Optional[str]:
+        change = self._state.change()
+        if change is not None:
+            self._lockstep = None  # what a batch leaves behind has to be there for the next one
+        return change
 
 
 class _Attempt:
@@ -139,6 +168,10 @@ class _Attempt:
         self._printed: Dict[int, str] = {}
         self._failures: List[Failure] = []
         self._fatal: Optional[Failure] = None
+
+    def run_captured(self) -> None:
+        with redirect_stdout(self.stdout):
+            self.run()
 
     def run(self) -> None:
         loaded = self._load(range(len(self._batch.values)))

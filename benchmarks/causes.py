@@ -13,8 +13,11 @@ import pickle
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
+
+import torch
 
 if __name__ == "__main__":
     # The repository instead of this folder, whose names AllenNLP's search for plugins would find.
@@ -25,6 +28,11 @@ from benchmarks.contestants import Contestant, common  # noqa: E402
 from benchmarks.workloads import CACHE, ROOT, Workload  # noqa: E402
 
 from allennlp_parallel_predict.live_beams import decode_live_beams_only  # noqa: E402
+from allennlp_parallel_predict.lockstep import (  # noqa: E402
+    TOGETHER,
+    Lockstep,
+    layers_to_share,
+)
 from allennlp_parallel_predict.unpadded import skip_padding  # noqa: E402
 
 WORKERS = 2
@@ -101,6 +109,34 @@ def _padding(workload: Workload) -> List[List[str]]:
     return rows
 
 
+def weights() -> None:
+    """Batches of one that pass the layers of a transformer one after the other, and together"""
+    (workload,) = workloads.prepare(["minilm"])
+    _table("| lines at once | CPU ms/line |")
+    for row in _in_a_process("weights", workload):
+        _row(*row)
+
+
+def _weights(workload: Workload) -> List[List[Any]]:
+    predictor, lines = _load(workload, 192)
+    outputs: List[Any] = []
+
+    def predict(line: str) -> None:
+        outputs.append(predictor.predict_json(predictor.load_line(line)))
+
+    with torch.inference_mode():
+        rows = [[1, _cpu_per_line(predictor, [[line] for line in lines])]]
+        lockstep = Lockstep(layers_to_share(predictor, is_asked_for=True))
+        for size in (2, 4, TOGETHER):
+            groups = [lines[i : i + size] for i in range(0, len(lines), size)]
+            for _ in range(2):  # the first time, the numbers of rows are tried
+                start = time.process_time()
+                for group in groups:
+                    lockstep.run([partial(predict, line) for line in group])
+            rows.append([size, f"{1e3 * (time.process_time() - start) / len(lines):.1f}"])
+    return rows
+
+
 def ended() -> None:
     """Beam searches that decode all beams until the last one ends, and only those that go on"""
     _table("| model | CPU ms/line | without the beams that have ended | at first |")
@@ -166,10 +202,21 @@ def asyncio() -> None:
 
 EXPERIMENTS: Dict[str, Callable[[], None]] = {
     function.__name__: function
-    for function in (shipping, fork, threads, padding, ended, stragglers, transfer, asyncio)
+    for function in (
+        shipping,
+        fork,
+        threads,
+        weights,
+        padding,
+        ended,
+        stragglers,
+        transfer,
+        asyncio,
+    )
 }
 _PARTS: Dict[str, Callable[[Workload], Any]] = {
     "shipping": _shipping,
+    "weights": _weights,
     "padding": _padding,
     "ended": _ended,
     "transfer": _transfer,

@@ -109,7 +109,8 @@ def run(
     sink = Sink(str(output), str(errors), False, on_error)
     started = time.monotonic()
     with executor.preparing():
-        executor.start(predictor or predictor_of(), WorkerOptions(on_error))
+        options = WorkerOptions(on_error, lockstep=batch_size == 1)
+        executor.start(predictor or predictor_of(), options)
         try:
             Pipeline(
                 source,

@@ -196,6 +196,13 @@ def test_spawned_workers(parity: Parity, case: Case, batch_size: int, workers: i
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
+@pytest.mark.parametrize("name", ["transformer_classifier", "masked_lm-masked_language_model"])
+def test_lines_in_lockstep(parity: Parity, name: str, start_method: str) -> None:
+    settings = {"executor.start_method": start_method, "executor.num_workers": 2}
+    parity.check(CASES_BY_NAME[name], 1, **settings, **{"executor.lockstep": True})
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_workers_with_models_of_their_own(parity: Parity, start_method: str) -> None:
     settings = {"executor.start_method": start_method, "executor.num_workers": 2}
     parity.check(CASES_BY_NAME["seq2seq"], 4, **settings, **{"executor.share_model": False})

@@ -7,6 +7,7 @@ worker to stop the parent.
 """
 
 import pickle
+import select
 import socket
 import struct
 from collections import deque
@@ -120,6 +121,11 @@ def receive_blocking(sock: socket.socket) -> Optional[bytearray]:
     """The worker's way to receive; `None` if the parent has finished or is gone."""
     header = _receive_exactly(sock, _LENGTH.size)
     return _receive_exactly(sock, _LENGTH.unpack(header)[0]) if header is not None else None
+
+
+def is_readable(sock: socket.socket) -> bool:
+    """Whether there is something to receive, or nothing will ever come."""
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 def _receive_exactly(sock: socket.socket, length: int) -> Optional[bytearray]:

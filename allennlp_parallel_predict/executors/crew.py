@@ -94,6 +94,8 @@ class Crew:
         The seconds that a batch may take.
     max_batches : `int`, optional (default = `None`)
         The batches after which a process is replaced.
+    least_in_hand : `int`, optional (default = `2`)
+        The batches that a member may have however long they take.
     """
 
     def __init__(
@@ -102,10 +104,11 @@ class Crew:
         launch: Launch,
         batch_timeout: Optional[float] = None,
         max_batches: Optional[int] = None,
+        least_in_hand: int = IN_HAND,
     ) -> None:
         self.members: List[Member] = []
         self.restarts = 0
-        self.in_hand = IN_HAND
+        self.in_hand = self._least_in_hand = least_in_hand
         """The batches that a member may have."""
         self._batch_seconds = 1.0
         self._launch = launch
@@ -194,7 +197,7 @@ class Crew:
         seconds, member.finished_at = (member.since - member.finished_at) / count, member.since
         self._batch_seconds += min(1.0, _SMOOTHING * count) * (seconds - self._batch_seconds)
         enough = int(_BUSY / max(self._batch_seconds, 1e-6))
-        self.in_hand = max(IN_HAND, min(_MOST_IN_HAND, enough))
+        self.in_hand = max(self._least_in_hand, min(_MOST_IN_HAND, enough))
 
     def _recycle(self, member: Member) -> None:
         member.process.channel.finish()

@@ -26,14 +26,18 @@ from allennlp.predictors import Predictor
 from overrides import overrides
 
 from allennlp_parallel_predict import tuning
-from allennlp_parallel_predict.batching import Batch
 from allennlp_parallel_predict.errors import WorkerDied, WorkerError, WorkerTimeout
 from allennlp_parallel_predict.executors.channel import dumps
 from allennlp_parallel_predict.executors.crew import Crew, Member, describe_end
 from allennlp_parallel_predict.executors.executor import Executor, WorkerCounts
 from allennlp_parallel_predict.executors.launcher import Launcher
-from allennlp_parallel_predict.executors.supervised import SupervisedExecutor, check_at_least
+from allennlp_parallel_predict.executors.supervised import (
+    IN_HAND,
+    SupervisedExecutor,
+    check_at_least,
+)
 from allennlp_parallel_predict.executors.worker_process import load_result
+from allennlp_parallel_predict.lockstep import TOGETHER, layers_to_share
 from allennlp_parallel_predict.worker import BatchResult, WorkerOptions
 
 
@@ -67,6 +71,10 @@ class ProcessPoolExecutor(SupervisedExecutor):
         workers, so that the output differs from `allennlp predict`'s.
     pin_cpus : `bool`, optional (default = `True`)
         Whether each worker stays on a CPU of its own, if there is one of one thread for each CPU.
+    lockstep : `bool`, optional (default = `None`)
+        Whether lines that are predicted one by one pass the layers of a transformer together; by
+        default if all code is AllenNLP's. With `True`, also if the predictor, the reader or the
+        model is not: it must keep nothing of a line while another is predicted.
 
     # Raises
 
@@ -86,6 +94,7 @@ class ProcessPoolExecutor(SupervisedExecutor):
         max_batches_per_worker: Optional[int] = None,
         allow_stateful_model: bool = False,
         pin_cpus: bool = True,
+        lockstep: Optional[bool] = None,
     ) -> None:
         super().__init__(num_workers, batch_timeout, max_retries, allow_stateful_model)
         check_at_least(1, threads_per_worker=threads_per_worker)
@@ -96,6 +105,7 @@ class ProcessPoolExecutor(SupervisedExecutor):
         )
         self.num_workers = num_workers or len(self.cuda_devices or self._launcher.cpus)
         self._max_batches_per_worker = max_batches_per_worker
+        self._lockstep = lockstep
         self._is_started = False
 
     @contextmanager
@@ -108,6 +118,10 @@ class ProcessPoolExecutor(SupervisedExecutor):
     @overrides
     def start(self, predictor: Predictor, options: WorkerOptions) -> None:
         self._begin(predictor, options)
+        self._is_in_lockstep = self._may_lockstep(predictor, options)
+        options = options._replace(
+            lockstep=self._is_in_lockstep, is_lockstep_asked_for=bool(self._lockstep)
+        )
         self._launcher.prepare(predictor, options)
         self._held: List[Tuple[BatchResult, int]] = []
         self._is_probing = self.num_workers > 1 and not self._allow_stateful_model
@@ -120,7 +134,17 @@ class ProcessPoolExecutor(SupervisedExecutor):
             partial(self._launcher.launch, self.num_workers),
             self._batch_timeout,
             self._max_batches_per_worker if self.state_change is None else None,
+            2 * TOGETHER if self._is_in_lockstep else IN_HAND,
         )
+
+    def _may_lockstep(self, predictor: Predictor, options: WorkerOptions) -> bool:
+        # The time of a batch by itself cannot be told then, and torch's threads are a thread's own.
+        is_timed = self._batch_timeout is not None or options.profile is not None
+        is_wanted = options.lockstep and self._lockstep is not False
+        is_plain = self.threads() == 1 and not self.cuda_devices and self.state_change is None
+        if not is_wanted or not is_plain or is_timed:
+            return False
+        return bool(layers_to_share(predictor, bool(self._lockstep)))
 
     @overrides
     def threads(self) -> int:
@@ -132,22 +156,24 @@ class ProcessPoolExecutor(SupervisedExecutor):
 
     @overrides
     def _hand_out(self) -> None:
-        given: Dict[Member, List[Batch]] = {}
+        given: Dict[Member, List[Tuple]] = {}
         while self._waiting:
             member = self._crew.take_free(self._in_hand())
             if member is None:
                 break
             task = self._waiting.popleft()
             self._crew.give(member, task)
-            given.setdefault(member, []).append(task.batch)
+            batch = task.batch
+            message = (batch.number, batch.kind, batch.values, task.is_alone)
+            given.setdefault(member, []).append(message)
             if not self._crew.is_hurried():
                 self._send(given)
         self._send(given)
 
-    def _send(self, given: Dict[Member, List[Batch]]) -> None:
+    def _send(self, given: Dict[Member, List[Tuple]]) -> None:
         while given:
             member, batches = given.popitem()
-            self._crew.send(member, dumps([(b.number, b.kind, b.values) for b in batches]))
+            self._crew.send(member, dumps(batches))
 
     @overrides
     def collect(
@@ -159,13 +185,20 @@ class ProcessPoolExecutor(SupervisedExecutor):
             if event.member not in self._crew.members or event.process != event.member.process:
                 continue  # of a crew, or a process, that has just been replaced
             if event.message is None:
-                results += self._replace(
-                    event.member, self._death(event.member), event.member.task_to_blame()
-                )
+                results += self._after_death(event.member)
             else:
                 results += self._after_result(event.member, event.message)
         self._hand_out()
         return results
+
+    def _after_death(self, member: Member) -> List[BatchResult]:
+        error, to_blame = self._death(member), member.task_to_blame()
+        if self._is_in_lockstep and to_blame is not None and not to_blame.is_alone:
+            # Any of several may have been it, and will be found by itself.
+            for task in member.tasks:
+                task.is_alone = True
+            return self._replace(member, error, None, is_blameless=True)
+        return self._replace(member, error, to_blame)
 
     def _after_result(self, member: Member, message: bytes) -> List[BatchResult]:
         result = load_result(message)

@@ -32,6 +32,8 @@ class Task:
         self.search = search
         self.offset = offset
         self.deaths = 0
+        self.is_alone = False
+        """Whether it is predicted by itself, so that it is clear what a worker died over."""
 
 
 class Search:

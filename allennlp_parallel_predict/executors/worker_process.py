@@ -18,7 +18,19 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Callable, List, NamedTuple, NoReturn, Optional, Sequence
+from collections import deque
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Iterator,
+    List,
+    NamedTuple,
+    NoReturn,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from allennlp.predictors import Predictor
@@ -30,9 +42,11 @@ from allennlp_parallel_predict.errors import RemoteError
 from allennlp_parallel_predict.executors.channel import (
     Channel,
     dumps,
+    is_readable,
     receive_blocking,
     send_blocking,
 )
+from allennlp_parallel_predict.lockstep import Lockstep, layers_to_share
 from allennlp_parallel_predict.worker import BatchResult, Failure, Worker, WorkerOptions
 
 READY = b""
@@ -281,19 +295,40 @@ def _receive_part(sock: socket.socket) -> bytearray:
 def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> None:
     """Predicts batch after batch until the parent has no more."""
     tuning.tune_process(setup.threads, setup.options.exact, setup.cpus)
-    tuning.tune_predictor(predictor, setup.options.exact)
-    worker = Worker(predictor, setup.options)
+    options = setup.options
+    layers = layers_to_share(predictor, options.is_lockstep_asked_for) if options.lockstep else []
+    tuning.tune_predictor(predictor, options.exact)
+    lockstep = Lockstep(layers, options.exact) if layers else None
+    worker = Worker(predictor, options, lockstep)
     send_blocking(sock, READY)
     receive, load, send = receive_blocking, pickle.loads, _send_result
     if worker.profiler is not None:
         worker.profiler.started_at(setup.launched)
         receive, load, send = worker.profiler.watch_connection(receive, load, send)
+    for batches in _groups(sock, receive, load, worker.most_at_once):
+        for result in worker.predict_at_once(batches):
+            send(sock, result)
+
+
+def _groups(
+    sock: socket.socket, receive: Any, load: Callable[[Any], Any], most: int
+) -> Iterator[List[Batch]]:
+    """The batches that come, several at once of those that may be predicted so."""
+    waiting: Deque[Tuple[Batch, bool]] = deque()
+    size = 1  # the first is to be finished soon, and shows whether the model keeps state
     while True:
-        message = receive(sock)
-        if message is None:
-            return
-        for number, kind, values in load(message):
-            send(sock, worker.predict(Batch(number, kind, values, (), ())))
+        while not waiting or len(waiting) < size and is_readable(sock):
+            message = receive(sock)
+            if message is None:
+                yield from ([batch] for batch, _ in waiting)
+                return
+            for number, kind, values, is_alone in load(message):
+                waiting.append((Batch(number, kind, values, (), ()), is_alone))
+        group = [waiting.popleft()]
+        while waiting and len(group) < size and not (group[-1][1] or waiting[0][1]):
+            group.append(waiting.popleft())
+        yield [batch for batch, _ in group]
+        size = most
 
 
 def _send_result(sock: socket.socket, result: BatchResult) -> None:
