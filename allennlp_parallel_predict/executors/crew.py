@@ -26,7 +26,7 @@ _TICK = 0.25
 """Seconds after which a wait looks around, whatever happens."""
 _LONGEST_LOAD = 600.0
 """Seconds that loading the model may take, with a `batch_timeout` and if none has managed yet."""
-_BUSY, _MOST_IN_HAND = 0.002, 32
+_BUSY, _MOST_IN_HAND = 0.01, 64
 """Seconds for which a worker shall have work in hand, and the batches that are enough in any case.
 To wake a worker that has run out takes the parent longer than to serve one that has not."""
 _SMOOTHING = 0.05
