@@ -14,10 +14,12 @@ import sys
 import threading
 from collections import deque
 from queue import SimpleQueue
-from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequence
+from types import FunctionType, MethodType
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequence, Set
 
 import torch
 from allennlp.common import Registrable
+from allennlp.data import Vocabulary
 from allennlp.predictors import Predictor
 from torch import Tensor
 from torch.nn import Linear
@@ -31,6 +33,9 @@ _PACKAGES = ("allennlp", "allennlp_models", "transformers")
 """Whose code keeps nothing of a line in the model or the predictor while it predicts another."""
 _MOST_ROWS = 128
 """Of longer lines, little of the time is spent on the weights."""
+_LARGE = 1000
+"""A list or dictionary with more than that holds data."""
+_METHODS = ("load_line", "predict_json", "predict_instance", "dump_line")
 _SMALLEST = 100_000
 """The weights of a layer, on average, with which it is worth to wait for others."""
 _PART = 8
@@ -68,22 +73,32 @@ def layers_to_share(predictor: Predictor, is_asked_for: bool = False) -> List[Li
 
 def _is_known_code(predictor: Predictor) -> bool:
     model = predictor._model
-    methods = (predictor.predict_json, predictor.predict_instance, model.forward_on_instance)
-    parts = [predictor, *_parts(predictor._dataset_reader), *methods]
-    return all(map(_is_from_known_package, parts)) and is_row_by_row(model, *_PACKAGES)
+    methods = [
+        getattr(predictor, name).__func__ for name in _METHODS if _is_method(predictor, name)
+    ]
+    if len(methods) < len(_METHODS) or is_watched(*model.modules()):
+        return False
+    return _is_known([predictor, *methods], set()) and is_row_by_row(model, *_PACKAGES)
 
 
-def _parts(reader: Any) -> Iterable[Any]:
-    """A dataset reader, its tokenizer, its token indexers, and what else can be configured."""
-    yield reader
-    for value in vars(reader).values() if reader is not None else ():
-        values = value.values() if isinstance(value, dict) else [value]
-        yield from (part for part in values if isinstance(part, Registrable))
+def _is_method(predictor: Predictor, name: str) -> bool:
+    return isinstance(getattr(predictor, name), MethodType)
 
 
-def _is_from_known_package(part: Any) -> bool:
-    named = part if callable(part) else type(part)
-    return part is None or named.__module__.split(".")[0] in _PACKAGES
+def _is_known(part: Any, seen: Set[int]) -> bool:
+    """Whether AllenNLP's code is all that there is in a predictor, reader, tokenizer, ..."""
+    if isinstance(part, (dict, list, tuple)):
+        parts = list(part.values() if isinstance(part, dict) else part)
+        return len(parts) > _LARGE or all(_is_known(each, seen) for each in parts)
+    is_function = isinstance(part, FunctionType)
+    package = (part if is_function else type(part)).__module__.split(".")[0]
+    if package not in _PACKAGES:
+        return not (is_function or isinstance(part, Registrable))
+    is_data = isinstance(part, (torch.nn.Module, Vocabulary)) or package == "transformers"
+    if is_data or id(part) in seen:
+        return True
+    seen.add(id(part))
+    return _is_known(list(getattr(part, "__dict__", {}).values()), seen)
 
 
 class Lockstep:
@@ -123,6 +138,7 @@ class Lockstep:
         return True
 
     def _run_lines(self) -> None:
+        torch.get_num_threads()  # torch gives a thread their number when it is first asked
         while True:
             self._here.line = self._lines.get()
             self._here.line.run()
@@ -131,12 +147,12 @@ class Lockstep:
         forward = layer.forward
 
         @functools.wraps(forward)
-        def together(inputs: Tensor) -> Tensor:
+        def together(input: Tensor) -> Tensor:
             line: Optional[_Line] = getattr(self._here, "line", None)
-            if line is None or not _can_be_shared(inputs):
-                return forward(inputs)
-            outputs = line.meet_others(layer, inputs)
-            return forward(inputs) if outputs is None else outputs
+            if line is None or not _can_be_shared(input):
+                return forward(input)
+            outputs = line.meet_others(layer, input)
+            return forward(input) if outputs is None else outputs
 
         layer.forward = together
 
@@ -147,8 +163,14 @@ class Lockstep:
         # Parameters
 
         functions : `Sequence[Callable[[], None]]`
-            Not more than `size`, and none of them raises anything.
+            Not more than `size`.
+
+        # Raises
+
+        `BaseException`
+            What one of them raises, when all have ended.
         """
+        assert len(functions) <= max(1, self.size), "each line needs a thread"
         if len(functions) == 1 or is_watched(*self._layers):
             for function in functions:
                 function()
@@ -160,6 +182,9 @@ class Lockstep:
         stdout = sys.stdout
         turns.take(lines)
         sys.stdout = stdout
+        for line in lines:
+            if line.error is not None:
+                raise line.error
 
 
 def _can_be_shared(inputs: Tensor) -> bool:
@@ -211,6 +236,7 @@ class _Line:
         self.layer: Any = None
         self.inputs: Any = None
         self.outputs: Optional[Tensor] = None
+        self.error: Optional[BaseException] = None
         self._function = function
         self._turns = turns
 
@@ -219,8 +245,9 @@ class _Line:
         self.may_go.acquire()
         try:
             self._function()
-        finally:
-            self._turns.hand_over()
+        except BaseException as error:
+            self.error = error
+        self._turns.hand_over()
 
     def meet_others(self, layer: Linear, inputs: Tensor) -> Optional[Tensor]:
         """In its thread: gives what the layer computes, or `None` if nobody has computed it."""
@@ -248,7 +275,7 @@ class _Plan:
 
     def compute(self, waiting: List[_Line]) -> None:
         """Gives the lines that wait at layers their outputs, unless they have to do it alone."""
-        # Each has a mode of its own, and only what none of them watches can be used in all.
+        # Lines may differ in whether they are in inference mode; ordinary tensors suit all.
         with torch.inference_mode(False), torch.no_grad():
             for layer in {line.layer: None for line in waiting}:
                 try:
@@ -265,10 +292,10 @@ class _Plan:
         parts = [line.inputs[0, :rows] for line, rows in taking_part]
         parts.append(parts[0].new_zeros(size - sum(shared), parts[0].size(1)))
         computed = _forward(layer, torch.cat(parts)).split([len(part) for part in parts])
-        for (line, rows), its in zip(taking_part, computed):
-            others = [_forward(layer, row[None].clone()) for row in line.inputs[0, rows:]]
+        for (line, rows), first in zip(taking_part, computed):
+            rest = [_forward(layer, row[None].clone()) for row in line.inputs[0, rows:]]
             # A copy in any case: a product may depend on where in memory a row begins.
-            line.outputs = torch.cat([its, *others])[None]
+            line.outputs = torch.cat([first, *rest])[None]
 
     def _shared_rows(self, count: int) -> int:
         """How many of a line's rows, from the first on, can be computed among others."""

@@ -5,13 +5,15 @@ If it does, its output depends on the batches that the process saw before, and o
 sees all of them in order writes what `allennlp predict` writes. Some models say so in advance (a
 stateful encoder such as ELMo's); the others are found out by what a batch changes: a parameter or
 buffer that was written to (torch counts the writes to a tensor in its version), or random numbers
-that were drawn (whose sequence is `predict`'s if the user's code seeds torch).
+that were drawn (whose sequence is `predict`'s if the user's code seeds torch). A predictor may
+count its inputs, too, and write the number.
 """
 
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set
 
 import torch
 from allennlp.modules.encoder_base import _EncoderBase
+from allennlp.predictors import Predictor
 
 
 class _Slot(NamedTuple):
@@ -62,6 +64,66 @@ class ModelState:
             self._random_state = now
             return "it draws random numbers while it predicts"
         return None
+
+
+class InputCounters:
+    """
+    The numbers in which a predictor counts its inputs, such as the next id of `transformer_qa`. In
+    each worker they are set to what they are in one process that predicts all inputs in order.
+
+    # Parameters
+
+    predictor : `Predictor`
+        The predictor, as it is before its first batch.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._start = self._last = _numbers(predictor)
+        self._names: Set[str] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def go_to(self, position: int) -> None:
+        """The next input is the one at `position`, counted from 0."""
+        for name in self._names:
+            setattr(self._predictor, name, self._start[name] + position)
+
+    def learn(self, positions: Sequence[int]) -> bool:
+        """
+        Looks at what a batch has changed.
+
+        # Parameters
+
+        positions : `Sequence[int]`
+            The inputs' places among all, if they are known.
+
+        # Returns
+
+        `bool`
+            Whether a counter has been found that has counted them from another number.
+        """
+        now = _numbers(self._predictor)
+        if now == self._last or not positions:
+            return False
+        found = {name for name in now if now[name] - self._last.get(name, 0) == len(positions)}
+        found -= self._names
+        if found and list(positions) == list(range(positions[0], positions[0] + len(positions))):
+            self._names |= found
+            return any(self._last[name] != self._start[name] + positions[0] for name in found)
+        return False
+
+    def change(self) -> Optional[str]:
+        """What else has changed since the last call, in words, or `None`."""
+        before, self._last = self._last, _numbers(self._predictor)
+        changed = {name for name, number in self._last.items() if before.get(name) != number}
+        changed -= self._names
+        return f"its predictor changes its {min(changed)}" if changed else None
+
+
+def _numbers(predictor: Predictor) -> Dict[str, int]:
+    return {name: value for name, value in vars(predictor).items() if type(value) is int}
 
 
 def random_state() -> bytes:

@@ -24,7 +24,7 @@ from allennlp_parallel_predict.deferral import RecordedCall
 from allennlp_parallel_predict.dumping import encode
 from allennlp_parallel_predict.errors import RemoteError
 from allennlp_parallel_predict.lockstep import Lockstep
-from allennlp_parallel_predict.model_state import ModelState
+from allennlp_parallel_predict.model_state import InputCounters, ModelState
 from allennlp_parallel_predict.profiling.worker import BatchProfile, WorkerProfiler
 
 RAISE = "raise"
@@ -110,6 +110,7 @@ class Worker:
         self._options = options
         self._lockstep = lockstep
         self._state = ModelState(predictor._model)
+        self._counters = InputCounters(predictor)
         self.profiler: Optional[WorkerProfiler] = None
         if options.profile is not None:
             self.profiler = WorkerProfiler(predictor, options.profile)
@@ -129,14 +130,17 @@ class Worker:
         """The number of batches of one input that are best predicted at once."""
         return max(1, self._lockstep.size) if self._lockstep is not None else 1
 
-    def predict_at_once(self, batches: Sequence[Batch]) -> List[BatchResult]:
+    def predict_at_once(self, batches: Sequence[Batch]) -> Iterator[BatchResult]:
         """Predicts several batches of one input, each as if by itself."""
         if self._lockstep is None or len(batches) == 1:
-            return list(map(self.predict, batches))
-        attempts = [_Attempt(self._predictor, self._options, batch) for batch in batches]
+            yield from map(self.predict, batches)
+            return
+        attempts = [self._attempt(batch) for batch in batches]
         self._lockstep.run([attempt.run_captured for attempt in attempts])
         change = self._state_change()
-        return [attempt.result(change) for attempt in attempts]
+        for batch, attempt in zip(batches, attempts):
+            # What fails in a group may be well by itself: out of memory, at home in one thread.
+            yield self.predict(batch) if attempt.has_failed() else attempt.result(change)
 
     def close(self) -> None:
         """Leaves the predictor as it was."""
@@ -144,12 +148,21 @@ class Worker:
             self.profiler.close()
 
     def _predict(self, batch: Batch) -> BatchResult:
-        attempt = _Attempt(self._predictor, self._options, batch)
+        attempt = self._attempt(batch)
         attempt.run_captured()
+        # From Python, inputs have no positions but those in their call.
+        if not self._options.raw and self._counters.learn(batch.positions):
+            attempt = self._attempt(batch)
+            attempt.run_captured()
+        if self._counters:
+            self._lockstep = None  # each input has a number of its own
         return attempt.result(self._state_change())
 
+    def _attempt(self, batch: Batch) -> "_Attempt":
+        return _Attempt(self._predictor, self._options, batch, self._counters)
+
     def _state_change(self) -> Optional[str]:
-        change = self._state.change()
+        change = self._state.change() or self._counters.change()
         if change is not None:
             self._lockstep = None  # what a batch leaves behind has to be there for the next one
         return change
@@ -158,16 +171,22 @@ class Worker:
 class _Attempt:
     """The work on one batch, and what it has brought so far."""
 
-    def __init__(self, predictor: Predictor, options: WorkerOptions, batch: Batch) -> None:
+    def __init__(
+        self, predictor: Predictor, options: WorkerOptions, batch: Batch, counters: InputCounters
+    ) -> None:
         self._predictor = predictor
         self._options = options
         self._batch = batch
+        self._counters = counters
         self.stdout = io.StringIO()
         self._outputs: Dict[int, Any] = {}
         self._descriptions: Dict[int, Optional[str]] = {}
         self._printed: Dict[int, str] = {}
         self._failures: List[Failure] = []
         self._fatal: Optional[Failure] = None
+
+    def has_failed(self) -> bool:
+        return self._fatal is not None or bool(self._failures)
 
     def run_captured(self) -> None:
         with redirect_stdout(self.stdout):
@@ -227,6 +246,7 @@ class _Attempt:
         while offsets:
             done = 0
             problem: Optional[BaseException] = None
+            self._count_from(offsets[0])
             try:
                 for output, description in self._group(list(loaded.values())):
                     self._outputs[offsets[done]] = output
@@ -267,11 +287,16 @@ class _Attempt:
     def _find_culprit(self, offsets: List[int]) -> int:
         """The first input that fails on its own, so that the user can be told its line."""
         for offset in offsets:
+            self._count_from(offset)
             try:
                 list(self._group(list(self._load([offset]).values())))
             except BaseException:
                 return offset
         return offsets[0]
+
+    def _count_from(self, offset: int) -> None:
+        if self._batch.positions:
+            self._counters.go_to(self._batch.positions[offset])
 
     def _group(self, inputs: List[Any]) -> Iterator[Tuple[Any, Optional[str]]]:
         """`allennlp predict`'s way with a group of inputs: a group of one is not a batch."""

@@ -358,6 +358,14 @@ def bidaf(folder: Path) -> Config:
     return experiment(reader, squad(folder), model)
 
 
+def transformer_qa(folder: Path) -> Config:
+    name = {"transformer_model_name": transformer(folder)}
+    # Long passages are cut into pieces, so that a question has several instances.
+    shape = {"length_limit": 40, "stride": 16, "max_query_length": 16}
+    reader = {"type": "transformer_squad", **name, **shape}
+    return experiment(reader, squad(folder), {"type": "transformer_qa", **name})
+
+
 def biaffine_parser(folder: Path) -> Config:
     model = {
         "type": "biaffine_parser",
@@ -440,6 +448,7 @@ RECIPES: Dict[str, Callable[[Path], Config]] = {
         srl,
         coref,
         bidaf,
+        transformer_qa,
         biaffine_parser,
         masked_lm,
         next_token_lm,

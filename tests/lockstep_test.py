@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 
 import pytest
 import torch
@@ -128,7 +129,7 @@ def test_a_bad_line_costs_one_line(predictor, capsys):
     lines = LINES_OF_TEXT[:5] + ["{\n", '{"wrong": 1}\n', LINES_OF_TEXT[5]]
     theirs = one_by_one(predictor, lines, options)
     worker = Worker(predictor, options, Lockstep(layers_to_share(predictor, True)))
-    ours = worker.predict_at_once(batches(lines))
+    ours = list(worker.predict_at_once(batches(lines)))
     assert [r._replace(failures=[]) for r in ours] == [r._replace(failures=[]) for r in theirs]
     failed = [[f.error.type_name for f in result.failures] for result in ours]
     assert (
@@ -137,6 +138,45 @@ def test_a_bad_line_costs_one_line(predictor, capsys):
     )
     assert ours[0].printed and "before" in ours[0].printed[0] and "after" in ours[0].printed[0]
     assert capsys.readouterr().out == ""
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError("this exception has nothing to say")
+
+
+def test_what_cannot_even_be_reported_ends_the_worker(predictor):
+    """And is not taken for a line without an output; nor does it leave others waiting."""
+
+    class Failing(type(predictor)):
+        def predict_json(self, inputs):
+            if inputs["sentence"] == "bad":
+                raise Unspeakable()
+            return super().predict_json(inputs)
+
+    predictor.__class__ = Failing
+    bad = json.dumps({"sentence": "bad"})
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    for _ in range(TOGETHER + 1):  # no thread is lost
+        with pytest.raises(ValueError, match="nothing to say"):
+            in_groups(worker, batches([bad, *LINES_OF_TEXT[:3], bad]))
+    theirs = outputs(one_by_one(predictor))
+    assert outputs(in_groups(worker, batches())) == theirs
+
+
+def test_what_fails_in_a_thread_is_tried_without(predictor):
+    """As what a library does for its own thread alone."""
+    home = threading.get_ident()
+
+    class AtHome(type(predictor)):
+        def predict_json(self, inputs):
+            assert len(inputs["sentence"]) % 2 or threading.get_ident() == home, "not at home"
+            return super().predict_json(inputs)
+
+    theirs = outputs(one_by_one(predictor))
+    predictor.__class__ = AtHome
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    assert outputs(in_groups(worker, batches())) == theirs
 
 
 def test_a_layer_that_fails_in_a_group_is_tried_by_each_line(predictor, monkeypatch):
@@ -176,19 +216,37 @@ def test_whoever_looks_inside_sees_one_line_after_the_other(predictor, calls):
     hook = layer.encoder.layer[0].output.dense.register_forward_hook(
         lambda module, inputs, output: seen.append(len(output))
     )
-    worker.predict_at_once(batches()[:4])
+    assert len(list(worker.predict_at_once(batches()[:4]))) == 4
     assert seen == [1] * 4 and len(calls) == 4 * (LAYERS - 1)
     hook.remove()
 
 
 def test_the_system_has_no_threads_left(predictor, monkeypatch):
+    theirs = outputs(one_by_one(predictor))
+
     def start(thread):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(lockstep.threading.Thread, "start", start)
     worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
     assert worker.most_at_once == 1
-    assert outputs(in_groups(worker, batches()[:3], worker.most_at_once))
+    assert outputs(in_groups(worker, batches(), worker.most_at_once)) == theirs
+
+
+def test_the_system_has_few_threads_left(predictor, monkeypatch):
+    theirs = outputs(one_by_one(predictor))
+    start, started = lockstep.threading.Thread.start, []
+
+    def start_three(thread):
+        if len(started) == 3:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(lockstep.threading.Thread, "start", start_three)
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    assert worker.most_at_once == 3
+    assert outputs(in_groups(worker, batches(), 3)) == theirs
 
 
 class Dying(TextClassifierPredictor):
@@ -217,6 +275,14 @@ class TestInAPool:
         ran = run(map(str.strip, lines), tmp_path, 1, predictor=predictor, executor=executor)
         assert (ran.failed, ran.output) == ([0, 9, 10, 30], "".join(theirs))
         assert executor._is_in_lockstep and ran.restarts <= 4 * (2 + max_retries)
+
+    def test_by_default_if_it_is_allennlps_code_and_worth_it(self, archive, tmp_path, monkeypatch):
+        monkeypatch.setattr(lockstep, "_SMALLEST", 0)
+        predictor, lines = load(archive), LINES_OF_TEXT[:20]
+        theirs = outputs(one_by_one(predictor, lines))
+        executor = ProcessPoolExecutor(2, max_batches_per_worker=4)
+        ran = run(map(str.strip, lines), tmp_path, 1, predictor=predictor, executor=executor)
+        assert executor._is_in_lockstep and ran.output == "".join(theirs)
 
     @pytest.mark.parametrize(
         "settings",
@@ -250,6 +316,20 @@ class TestWhoMay:
     def test_no_transformer(self, archive):
         predictor = Predictor.from_archive(load_archive(archive("text_classifier")))
         assert layers_to_share(predictor) == layers_to_share(predictor, True) == []
+
+    def test_not_while_somebody_looks_inside(self, predictor):
+        hook = predictor._model._seq2vec_encoder.register_forward_hook(lambda *args: None)
+        assert layers_to_share(predictor) == []
+        hook.remove()
+        assert len(layers_to_share(predictor)) == LAYERS
+
+    def test_a_reader_within_a_reader(self, archive):
+        predictor = Predictor.from_archive(load_archive(archive("multitask")))
+        assert layers_to_share(predictor)
+        readers = predictor._dataset_reader.readers.values()
+        inner = next(iter(readers)).inner
+        inner.__class__ = type("Mine", (TextClassificationJsonReader,), {"__module__": "mine"})
+        assert layers_to_share(predictor) == []
 
     @pytest.mark.parametrize("part", ["predictor", "reader", "tokenizer", "model", "method"])
     def test_not_for_other_code(self, predictor, part):

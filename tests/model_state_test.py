@@ -1,7 +1,8 @@
+import pytest
 import torch
 from allennlp.modules.seq2seq_encoders import LstmSeq2SeqEncoder
 
-from allennlp_parallel_predict.model_state import ModelState, stateful_encoder
+from allennlp_parallel_predict.model_state import InputCounters, ModelState, stateful_encoder
 
 
 class Counting(torch.nn.Module):
@@ -45,3 +46,46 @@ def test_random_numbers_are_a_change():
     torch.rand(2)
     assert "random" in state.change()
     assert state.change() is None
+
+
+class TestInputCounters:
+    class Predictor:
+        """As much of one as counters look at."""
+
+        def __init__(self):
+            self.next_id, self.cuda_device, self.name, self.is_done = 1, -1, "a", False
+
+    def counters(self):
+        predictor = self.Predictor()
+        return predictor, InputCounters(predictor)
+
+    def test_nothing_is_counted(self):
+        predictor, counters = self.counters()
+        assert not counters.learn([4, 5]) and not counters and counters.change() is None
+        counters.go_to(7)
+        assert (predictor.next_id, predictor.cuda_device) == (1, -1)
+
+    def test_a_worker_whose_first_batch_is_the_first(self):
+        predictor, counters = self.counters()
+        predictor.next_id += 2
+        assert not counters.learn([0, 1]) and counters and counters.change() is None
+        counters.go_to(6)
+        assert predictor.next_id == 7
+        predictor.next_id += 2
+        assert not counters.learn([6, 7]) and counters.change() is None
+
+    def test_a_worker_whose_first_batch_is_another(self):
+        predictor, counters = self.counters()
+        predictor.next_id += 2
+        assert counters.learn([4, 5])  # it has to be predicted once more
+        counters.go_to(4)
+        assert predictor.next_id == 5
+        predictor.next_id += 2
+        assert counters.change() is None
+
+    @pytest.mark.parametrize("positions, step", [([0, 1], 3), ([5, 2], 2), ((), 2)])
+    def test_what_does_not_count_consecutive_inputs_is_a_change(self, positions, step):
+        predictor, counters = self.counters()
+        predictor.next_id += step
+        assert not counters.learn(positions) and not counters
+        assert "next_id" in counters.change() and counters.change() is None

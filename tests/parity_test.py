@@ -100,6 +100,7 @@ CASES = [
     Case("srl", predictor="open_information_extraction", spacy=True),
     Case("coref", document, spacy=True),
     Case("bidaf", question),
+    Case("transformer_qa", question),
     Case("biaffine_parser", spacy=True),
     Case("masked_lm", masked, predictor="masked_language_model"),
     Case("next_token_lm", predictor="next_token_lm"),
@@ -196,7 +197,7 @@ def test_spawned_workers(parity: Parity, case: Case, batch_size: int, workers: i
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
-@pytest.mark.parametrize("name", ["transformer_classifier", "masked_lm-masked_language_model"])
+@pytest.mark.parametrize("name", ["transformer_classifier", "transformer_qa", "multitask-reader"])
 def test_lines_in_lockstep(parity: Parity, name: str, start_method: str) -> None:
     settings = {"executor.start_method": start_method, "executor.num_workers": 2}
     parity.check(CASES_BY_NAME[name], 1, **settings, **{"executor.lockstep": True})

@@ -7,7 +7,6 @@ worker to stop the parent.
 """
 
 import pickle
-import select
 import socket
 import struct
 from collections import deque
@@ -125,7 +124,11 @@ def receive_blocking(sock: socket.socket) -> Optional[bytearray]:
 
 def is_readable(sock: socket.socket) -> bool:
     """Whether there is something to receive, or nothing will ever come."""
-    return bool(select.select([sock], [], [], 0)[0])
+    try:
+        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _receive_exactly(sock: socket.socket, length: int) -> Optional[bytearray]:

@@ -29,6 +29,8 @@ _LONGEST_LOAD = 600.0
 _BUSY, _MOST_IN_HAND = 0.01, 64
 """Seconds for which a worker shall have work in hand, and the batches that are enough in any case.
 To wake a worker that has run out takes the parent longer than to serve one that has not."""
+_SLOW = 0.25
+"""Seconds of a batch from which on a member has no more than one that waits."""
 _SMOOTHING = 0.05
 _QUIET = 60.0
 """Seconds after which a worker that shows no life is reported; doubled each time."""
@@ -95,7 +97,7 @@ class Crew:
     max_batches : `int`, optional (default = `None`)
         The batches after which a process is replaced.
     least_in_hand : `int`, optional (default = `2`)
-        The batches that a member may have however long they take.
+        The batches that a member may have unless they are slow.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class Crew:
         self.restarts = 0
         self.in_hand = self._least_in_hand = least_in_hand
         """The batches that a member may have."""
-        self._batch_seconds = 1.0
+        self._batch_seconds = 1.0 if least_in_hand == IN_HAND else _SLOW / 2
         self._launch = launch
         self._batch_timeout = batch_timeout
         self.max_batches = max_batches
@@ -197,7 +199,8 @@ class Crew:
         seconds, member.finished_at = (member.since - member.finished_at) / count, member.since
         self._batch_seconds += min(1.0, _SMOOTHING * count) * (seconds - self._batch_seconds)
         enough = int(_BUSY / max(self._batch_seconds, 1e-6))
-        self.in_hand = max(self._least_in_hand, min(_MOST_IN_HAND, enough))
+        least = self._least_in_hand if self._batch_seconds < _SLOW else IN_HAND
+        self.in_hand = max(least, min(_MOST_IN_HAND, enough))
 
     def _recycle(self, member: Member) -> None:
         member.process.channel.finish()

@@ -12,10 +12,11 @@ A pool of worker processes.
         └──────────────────────┘ replaced at once; its batches go back
 
 The parent has one thread, which waits for all sockets at once. Each worker has a second batch in
-hand while it computes the first, so that it never waits for the parent. If batches take less than
-a millisecond it has more of them, which come several in one message: to send each by itself, and to
-wake the worker for it, would take longer than the work. Results come one by one in any case. So
-what a worker that died was at is the first of which there is none.
+hand while it computes the first, so that it never waits for the parent. If batches are short it has
+more of them, which come several in one message: to send each by itself, and to wake the worker for
+it, would take longer than the work. Results come one by one in any case. So what a worker that died
+was at is the first of which there is none; or, in lockstep, one of the next, which is then found
+out by predicting each alone.
 """
 
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from allennlp_parallel_predict.executors.channel import dumps
 from allennlp_parallel_predict.executors.crew import Crew, Member, describe_end
 from allennlp_parallel_predict.executors.executor import Executor, WorkerCounts
 from allennlp_parallel_predict.executors.launcher import Launcher
+from allennlp_parallel_predict.executors.retries import MAX_DEATHS_IN_A_ROW
 from allennlp_parallel_predict.executors.supervised import (
     IN_HAND,
     SupervisedExecutor,
@@ -38,6 +40,7 @@ from allennlp_parallel_predict.executors.supervised import (
 )
 from allennlp_parallel_predict.executors.worker_process import load_result
 from allennlp_parallel_predict.lockstep import TOGETHER, layers_to_share
+from allennlp_parallel_predict.model_state import stateful_encoder
 from allennlp_parallel_predict.worker import BatchResult, WorkerOptions
 
 
@@ -72,9 +75,11 @@ class ProcessPoolExecutor(SupervisedExecutor):
     pin_cpus : `bool`, optional (default = `True`)
         Whether each worker stays on a CPU of its own, if there is one of one thread for each CPU.
     lockstep : `bool`, optional (default = `None`)
-        Whether lines that are predicted one by one pass the layers of a transformer together; by
-        default if all code is AllenNLP's. With `True`, also if the predictor, the reader or the
-        model is not: it must keep nothing of a line while another is predicted.
+        Whether lines that are predicted one by one pass the layers of a transformer together, each
+        in a thread of its own; by default if all code is AllenNLP's and the layers are large
+        enough. With `True`, also if the predictor, the reader or the model is not AllenNLP's: it
+        must not keep anything of a line, nor hold a lock, while the model predicts. In any case
+        only with one thread a worker, on CPUs, without a `batch_timeout` and a profile.
 
     # Raises
 
@@ -119,6 +124,7 @@ class ProcessPoolExecutor(SupervisedExecutor):
     def start(self, predictor: Predictor, options: WorkerOptions) -> None:
         self._begin(predictor, options)
         self._is_in_lockstep = self._may_lockstep(predictor, options)
+        self._unclear_deaths = 0
         options = options._replace(
             lockstep=self._is_in_lockstep, is_lockstep_asked_for=bool(self._lockstep)
         )
@@ -141,7 +147,8 @@ class ProcessPoolExecutor(SupervisedExecutor):
         # The time of a batch by itself cannot be told then, and torch's threads are a thread's own.
         is_timed = self._batch_timeout is not None or options.profile is not None
         is_wanted = options.lockstep and self._lockstep is not False
-        is_plain = self.threads() == 1 and not self.cuda_devices and self.state_change is None
+        is_stateful = stateful_encoder(predictor._model) is not None
+        is_plain = self.threads() == 1 and not self.cuda_devices and not is_stateful
         if not is_wanted or not is_plain or is_timed:
             return False
         return bool(layers_to_share(predictor, bool(self._lockstep)))
@@ -164,7 +171,8 @@ class ProcessPoolExecutor(SupervisedExecutor):
             task = self._waiting.popleft()
             self._crew.give(member, task)
             batch = task.batch
-            message = (batch.number, batch.kind, batch.values, task.is_alone)
+            task.is_alone = task.is_alone or self._unclear_deaths >= MAX_DEATHS_IN_A_ROW
+            message = (*batch[:4], task.is_alone)
             given.setdefault(member, []).append(message)
             if not self._crew.is_hurried():
                 self._send(given)
@@ -193,12 +201,17 @@ class ProcessPoolExecutor(SupervisedExecutor):
 
     def _after_death(self, member: Member) -> List[BatchResult]:
         error, to_blame = self._death(member), member.task_to_blame()
-        if self._is_in_lockstep and to_blame is not None and not to_blame.is_alone:
+        if to_blame is not None and self._is_unclear(member):
             # Any of several may have been it, and will be found by itself.
+            self._unclear_deaths += 1
             for task in member.tasks:
                 task.is_alone = True
             return self._replace(member, error, None, is_blameless=True)
         return self._replace(member, error, to_blame)
+
+    def _is_unclear(self, member: Member) -> bool:
+        """Whether the member was perhaps at several batches at once. Its first is by itself."""
+        return self._is_in_lockstep and member.finished > 0 and not member.tasks[0].is_alone
 
     def _after_result(self, member: Member, message: bytes) -> List[BatchResult]:
         result = load_result(message)
@@ -245,6 +258,8 @@ class ProcessPoolExecutor(SupervisedExecutor):
             where = "between two batches"
             if member.tasks:
                 where = f"while it predicted {member.tasks[0].batch.describe()}"
+                if self._is_unclear(member):
+                    where += " or one of the next"
         if member.kill_at is not None:
             return WorkerTimeout(
                 f"{member} was over the batch_timeout of {self._batch_timeout} s and was ended "

@@ -181,7 +181,7 @@ class SupervisedExecutor(Executor):
         to_blame : `Task`, optional
             What the worker died over, if it was at work.
         is_blameless : `bool`, optional (default = `False`)
-            Whether neither the worker nor what it did has anything to do with its end.
+            Whether its end says nothing of the worker or of this batch.
         """
         if self.state_change is not None and member.finished:
             raise ModelStateError(

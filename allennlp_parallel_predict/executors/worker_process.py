@@ -305,13 +305,13 @@ def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> Non
     if worker.profiler is not None:
         worker.profiler.started_at(setup.launched)
         receive, load, send = worker.profiler.watch_connection(receive, load, send)
-    for batches in _groups(sock, receive, load, worker.most_at_once):
+    for batches in _groups(sock, receive, load, worker):
         for result in worker.predict_at_once(batches):
             send(sock, result)
 
 
 def _groups(
-    sock: socket.socket, receive: Any, load: Callable[[Any], Any], most: int
+    sock: socket.socket, receive: Any, load: Callable[[Any], Any], worker: Worker
 ) -> Iterator[List[Batch]]:
     """The batches that come, several at once of those that may be predicted so."""
     waiting: Deque[Tuple[Batch, bool]] = deque()
@@ -322,13 +322,13 @@ def _groups(
             if message is None:
                 yield from ([batch] for batch, _ in waiting)
                 return
-            for number, kind, values, is_alone in load(message):
-                waiting.append((Batch(number, kind, values, (), ()), is_alone))
+            for number, kind, values, positions, is_alone in load(message):
+                waiting.append((Batch(number, kind, values, positions, ()), is_alone))
         group = [waiting.popleft()]
         while waiting and len(group) < size and not (group[-1][1] or waiting[0][1]):
             group.append(waiting.popleft())
         yield [batch for batch, _ in group]
-        size = most
+        size = worker.most_at_once
 
 
 def _send_result(sock: socket.socket, result: BatchResult) -> None:
