@@ -7,7 +7,7 @@ A batch is what a worker predicts at once. Its grouping is visible in the output
 """
 
 from functools import partial
-from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from allennlp.common import Registrable
 
@@ -72,6 +72,23 @@ class Batch(NamedTuple):
     line_numbers: Sequence[int]
     ends_window: bool = True
     """No later batch holds an input from before the end of this one: a run may resume here."""
+
+    def to_message(self) -> Tuple[int, str, List[Any], Optional[int]]:
+        """What a worker has to know; of the positions only the first, if the others follow it."""
+        first: Optional[int] = None
+        if isinstance(self.positions, range):
+            first = self.positions.start
+        else:
+            start, count = self.positions[0], len(self.values)
+            if list(self.positions) == list(range(start, start + count)):
+                first = start
+        return self.number, self.kind, self.values, first
+
+    @classmethod
+    def of_message(cls, number: int, kind: str, values: List[Any], first: Optional[int]) -> "Batch":
+        """What a worker knows of a batch."""
+        positions = () if first is None else range(first, first + len(values))
+        return cls(number, kind, values, positions, ())
 
     def only(self, offset: int) -> "Batch":
         """The batch of the one input at `offset`."""

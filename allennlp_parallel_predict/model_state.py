@@ -9,7 +9,7 @@ that were drawn (whose sequence is `predict`'s if the user's code seeds torch). 
 count its inputs, too, and write the number.
 """
 
-from typing import Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set
 
 import torch
 from allennlp.modules.encoder_base import _EncoderBase
@@ -79,8 +79,13 @@ class InputCounters:
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self._start = self._last = _numbers(predictor)
+        self._watched = [name for name, value in vars(predictor).items() if type(value) is int]
+        self._start = self._last = self._numbers()
         self._names: Set[str] = set()
+
+    def _numbers(self) -> Dict[str, Any]:
+        attributes = vars(self._predictor)
+        return {name: attributes.get(name) for name in self._watched}
 
     def __bool__(self) -> bool:
         return bool(self._names)
@@ -104,11 +109,11 @@ class InputCounters:
         `bool`
             Whether a counter has been found that has counted them from another number.
         """
-        now = _numbers(self._predictor)
+        now = self._numbers()
         if now == self._last or not positions:
             return False
-        found = {name for name in now if now[name] - self._last.get(name, 0) == len(positions)}
-        found -= self._names
+        expected = {name: number + len(positions) for name, number in self._last.items()}
+        found = {name for name in now if now[name] == expected[name]} - self._names
         if found and list(positions) == list(range(positions[0], positions[0] + len(positions))):
             self._names |= found
             return any(self._last[name] != self._start[name] + positions[0] for name in found)
@@ -116,14 +121,12 @@ class InputCounters:
 
     def change(self) -> Optional[str]:
         """What else has changed since the last call, in words, or `None`."""
-        before, self._last = self._last, _numbers(self._predictor)
-        changed = {name for name, number in self._last.items() if before.get(name) != number}
-        changed -= self._names
+        now = self._numbers()
+        if now == self._last:
+            return None
+        changed = {name for name in now if now[name] != self._last[name]} - self._names
+        self._last = now
         return f"its predictor changes its {min(changed)}" if changed else None
-
-
-def _numbers(predictor: Predictor) -> Dict[str, int]:
-    return {name: value for name, value in vars(predictor).items() if type(value) is int}
 
 
 def random_state() -> bytes:

@@ -1,3 +1,4 @@
+import pickle
 import random
 from typing import Any, List, Optional
 
@@ -123,3 +124,13 @@ def test_a_source_that_waits_is_heard():
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(SettingsError, match=message):
         BucketBatching(**settings)
+
+
+@pytest.mark.parametrize(
+    "positions, known",
+    [(range(5, 8), range(5, 8)), ([5, 6, 7], range(5, 8)), ([5, 7, 6], ()), ([5, 7, 8], ())],
+)
+def test_what_a_worker_knows_of_a_batch(positions, known):
+    batch = Batch(3, LINES, ["a", "b", "c"], positions, [10, 11, 12])
+    sent = pickle.loads(pickle.dumps(batch.to_message()))
+    assert Batch.of_message(*sent) == Batch(3, LINES, ["a", "b", "c"], known, ())

@@ -309,7 +309,7 @@ class TestTheSharedModel:
         return worker, memory
 
     def predict(self, worker, shared):
-        return pickle.loads(worker.predict(pickle.dumps((0, LINES, ['{"n": 1}'], [0])), shared))
+        return pickle.loads(worker.predict(pickle.dumps((0, LINES, ['{"n": 1}'], 0)), shared))
 
     def test_parameters_are_in_the_memory_or_the_workers_own(self):
         worker, memory = self.worker()

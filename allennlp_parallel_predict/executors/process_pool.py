@@ -170,10 +170,8 @@ class ProcessPoolExecutor(SupervisedExecutor):
                 break
             task = self._waiting.popleft()
             self._crew.give(member, task)
-            batch = task.batch
             task.is_alone = task.is_alone or self._unclear_deaths >= MAX_DEATHS_IN_A_ROW
-            message = (*batch[:4], task.is_alone)
-            given.setdefault(member, []).append(message)
+            given.setdefault(member, []).append((*task.batch.to_message(), task.is_alone))
             if not self._crew.is_hurried():
                 self._send(given)
         self._send(given)

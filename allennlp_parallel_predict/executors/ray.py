@@ -149,7 +149,7 @@ class RayExecutor(SupervisedExecutor):
             if member is None or (self._is_probing and any(m.tasks for m in crew.members)):
                 return
             task = self._waiting.popleft()
-            message = dumps(task.batch[:4])
+            message = dumps(task.batch.to_message())
             shared = self._share_model and not self._is_probing and not self._writes
             crew.give(member, task, message, shared)
 

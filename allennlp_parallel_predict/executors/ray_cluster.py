@@ -260,8 +260,7 @@ class RayWorker:
             for parameter, data in self._shared:
                 parameter.data = data if shared else data.clone()
             self._is_shared = shared
-        number, kind, values, positions = pickle.loads(message)
-        return dump_result(self._worker.predict(Batch(number, kind, values, positions, ())))
+        return dump_result(self._worker.predict(Batch.of_message(*pickle.loads(message))))
 
 
 def _read_only(memory: numpy.ndarray) -> Any:

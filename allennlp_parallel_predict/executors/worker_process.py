@@ -322,8 +322,8 @@ def _groups(
             if message is None:
                 yield from ([batch] for batch, _ in waiting)
                 return
-            for number, kind, values, positions, is_alone in load(message):
-                waiting.append((Batch(number, kind, values, positions, ()), is_alone))
+            for *batch, is_alone in load(message):
+                waiting.append((Batch.of_message(*batch), is_alone))
         group = [waiting.popleft()]
         while waiting and len(group) < size and not (group[-1][1] or waiting[0][1]):
             group.append(waiting.popleft())
