@@ -75,13 +75,7 @@ class Batch(NamedTuple):
 
     def to_message(self) -> Tuple[int, str, List[Any], Optional[int]]:
         """What a worker has to know; of the positions only the first, if the others follow it."""
-        first: Optional[int] = None
-        if isinstance(self.positions, range):
-            first = self.positions.start
-        else:
-            start, count = self.positions[0], len(self.values)
-            if list(self.positions) == list(range(start, start + count)):
-                first = start
+        first = self.positions[0] if are_consecutive(self.positions) else None
         return self.number, self.kind, self.values, first
 
     @classmethod
@@ -110,6 +104,15 @@ class Batch(NamedTuple):
             return f"{noun} {lines[0]}"
         among = "" if lines[-1] - lines[0] < 2 * len(lines) else f"{len(lines)} of "
         return f"{among}{noun}s {lines[0]}-{lines[-1]}"
+
+
+def are_consecutive(positions: Sequence[int]) -> bool:
+    """Whether there are any, and each but the first is one more than the one before."""
+    if isinstance(positions, range):
+        return len(positions) > 0 and positions.step == 1
+    return len(positions) > 0 and list(positions) == list(
+        range(positions[0], positions[0] + len(positions))
+    )
 
 
 class Batching(Registrable):

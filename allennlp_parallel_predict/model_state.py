@@ -15,6 +15,8 @@ import torch
 from allennlp.modules.encoder_base import _EncoderBase
 from allennlp.predictors import Predictor
 
+from allennlp_parallel_predict.batching import are_consecutive
+
 
 class _Slot(NamedTuple):
     """A parameter or buffer, and where its module keeps it."""
@@ -110,14 +112,13 @@ class InputCounters:
             Whether a counter has been found that has counted them from another number.
         """
         now = self._numbers()
-        if now == self._last or not positions:
+        if now == self._last or not are_consecutive(positions):
             return False
-        expected = {name: number + len(positions) for name, number in self._last.items()}
-        found = {name for name in now if now[name] == expected[name]} - self._names
-        if found and list(positions) == list(range(positions[0], positions[0] + len(positions))):
-            self._names |= found
-            return any(self._last[name] != self._start[name] + positions[0] for name in found)
-        return False
+        numbers = {name: last for name, last in self._last.items() if type(last) is int}
+        found = {name for name in numbers if now[name] == numbers[name] + len(positions)}
+        found -= self._names
+        self._names |= found
+        return any(numbers[name] != self._start[name] + positions[0] for name in found)
 
     def change(self) -> Optional[str]:
         """What else has changed since the last call, in words, or `None`."""

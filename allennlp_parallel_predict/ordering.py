@@ -2,7 +2,7 @@
 
 from typing import Dict, Iterator, NamedTuple, Optional
 
-from allennlp_parallel_predict.batching import Batch
+from allennlp_parallel_predict.batching import Batch, are_consecutive
 from allennlp_parallel_predict.worker import BatchResult
 
 
@@ -33,10 +33,8 @@ class InputOrder:
     def add(self, run: Run) -> Iterator[Run]:
         """Takes the result of a batch; yields what is next, in order."""
         positions = run.batch.positions
-        first = positions[0]
-        consecutive = range(first, first + len(positions))
-        if positions == consecutive or list(positions) == list(consecutive):
-            self._waiting[first] = run
+        if are_consecutive(positions):
+            self._waiting[positions[0]] = run
         else:
             for single in _singles(run):
                 self._waiting[single.batch.positions[0]] = single

@@ -83,6 +83,15 @@ class TestInputCounters:
         predictor.next_id += 2
         assert counters.change() is None
 
+    def test_what_is_no_number_any_more(self):
+        predictor, counters = self.counters()
+        predictor.next_id = "b"
+        assert not counters.learn([0]) and "next_id" in counters.change()
+        del predictor.next_id
+        assert not counters.learn([1]) and "next_id" in counters.change()
+        predictor.next_id = 3
+        assert not counters.learn([2]) and not counters
+
     @pytest.mark.parametrize("positions, step", [([0, 1], 3), ([5, 2], 2), ((), 2)])
     def test_what_does_not_count_consecutive_inputs_is_a_change(self, positions, step):
         predictor, counters = self.counters()
