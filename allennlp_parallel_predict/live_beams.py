@@ -16,6 +16,7 @@ from torch import Tensor
 
 from allennlp_parallel_predict.model_state import random_state
 from allennlp_parallel_predict.row_layouts import (
+    KNOWN_PACKAGES,
     RowLayouts,
     Trial,
     fingerprints,
@@ -35,8 +36,6 @@ _MIN_ROWS = 16
 _MAX_REVIVALS = 3
 _ENOUGH_NUMBERS = 512
 """Of each part of the state, in all samples of a trial together."""
-_KNOWN = ("allennlp", "allennlp_models", "transformers")
-"""Packages whose decoders give the same when they are asked twice, and keep nothing for later."""
 _LEFT_OUT = "allennlp_parallel_predict: rows that may have been left out"
 """The state has it too, so that the search moves it along with the beams."""
 
@@ -55,7 +54,7 @@ def decode_live_beams_only(model: torch.nn.Module, exact: bool = True) -> None:
         See `RowLayouts`.
     """
     is_untouched = _search.__module__ == BeamSearch.__module__ and BeamSearch._search is _search
-    if not is_untouched or not is_row_by_row(model, *_KNOWN):
+    if not is_untouched or not is_row_by_row(model, *KNOWN_PACKAGES):
         return
     decoders = {module: _Decoder(exact) for module in model.modules()}
 
@@ -107,7 +106,7 @@ class _Decoder:
             and self.revivals < _MAX_REVIVALS
             and len(start_predictions) * search.beam_size >= _MIN_ROWS
             and start_predictions.device.type == "cpu"
-            and function.__module__.split(".")[0] in _KNOWN
+            and function.__module__.split(".")[0] in KNOWN_PACKAGES
             and not is_watched(*self._modules)
         )
 

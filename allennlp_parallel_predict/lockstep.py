@@ -24,13 +24,16 @@ from allennlp.predictors import Predictor
 from torch import Tensor
 from torch.nn import Linear
 
-from allennlp_parallel_predict.row_layouts import Kinds, is_row_by_row, is_watched
+from allennlp_parallel_predict.row_layouts import (
+    KNOWN_PACKAGES,
+    Kinds,
+    is_row_by_row,
+    is_watched,
+)
 from allennlp_parallel_predict.unpadded import different_layers, is_known, layer_trial
 
 TOGETHER = 8
 """The lines that are predicted at once. Twice as many bring 2 % more."""
-_PACKAGES = ("allennlp", "allennlp_models", "transformers")
-"""Whose code keeps nothing of a line in the model or the predictor while it predicts another."""
 _MOST_ROWS = 128
 """Of longer lines, little of the time is spent on the weights."""
 _LARGE = 1000
@@ -78,7 +81,7 @@ def _is_known_code(predictor: Predictor) -> bool:
     ]
     if len(methods) < len(_METHODS) or is_watched(*model.modules()):
         return False
-    return _is_known([predictor, *methods], set()) and is_row_by_row(model, *_PACKAGES)
+    return _is_known([predictor, *methods], set()) and is_row_by_row(model, *KNOWN_PACKAGES)
 
 
 def _is_method(predictor: Predictor, name: str) -> bool:
@@ -92,7 +95,7 @@ def _is_known(part: Any, seen: Set[int]) -> bool:
         return len(parts) > _LARGE or all(_is_known(each, seen) for each in parts)
     is_function = isinstance(part, FunctionType)
     package = (part if is_function else type(part)).__module__.split(".")[0]
-    if package not in _PACKAGES:
+    if package not in KNOWN_PACKAGES:
         return not (is_function or isinstance(part, Registrable))
     is_data = isinstance(part, (torch.nn.Module, Vocabulary)) or package == "transformers"
     if is_data or id(part) in seen:
@@ -170,8 +173,8 @@ class Lockstep:
         `BaseException`
             What one of them raises, when all have ended.
         """
-        assert len(functions) <= max(1, self.size), "each line needs a thread"
-        if len(functions) == 1 or is_watched(*self._layers):
+        assert len(functions) <= self.size, "each line needs a thread"
+        if is_watched(*self._layers):
             for function in functions:
                 function()
             return
@@ -270,8 +273,8 @@ class _Plan:
         self._exact = exact
         self._kinds = Kinds()
         self._new_trial = functools.partial(layer_trial, different_layers(layers))
+        self._usual: Dict[int, int] = {}
         self._shared: Dict[int, int] = {}
-        self._sizes: Dict[int, int] = {}
 
     def compute(self, waiting: List[_Line]) -> None:
         """Gives the lines that wait at layers their outputs, unless they have to do it alone."""
@@ -302,9 +305,8 @@ class _Plan:
         if not self._exact:
             return count
         if count not in self._shared:
-            kinds, usual = self._kinds_of(count), self._kinds_of(_USUAL)[0]
-            shared = int((kinds == usual).long().cumprod(0).sum())
-            is_rest_single = bool((kinds[shared:] == self._kinds_of(1)).all())
+            shared = self._usual_rows(count)
+            is_rest_single = bool((self._kinds_of(count)[shared:] == self._kinds_of(1)).all())
             self._shared[count] = shared if is_rest_single else 0
         return self._shared[count]
 
@@ -313,10 +315,14 @@ class _Plan:
         if not self._exact:
             return rows
         smallest = -(-rows // _PART) * _PART
-        if smallest not in self._sizes:
-            usual = self._kinds_of(smallest) == self._kinds_of(_USUAL)[0]
-            self._sizes[smallest] = int(usual.long().cumprod(0).sum())
-        return smallest if self._sizes[smallest] >= rows else 0
+        return smallest if self._usual_rows(smallest) >= rows else 0
+
+    def _usual_rows(self, count: int) -> int:
+        """How many of so many rows, from the first on, are computed in the usual way."""
+        if count not in self._usual:
+            is_usual = self._kinds_of(count) == self._kinds_of(_USUAL)[0]
+            self._usual[count] = int(is_usual.long().cumprod(0).sum())
+        return self._usual[count]
 
     def _kinds_of(self, count: int) -> Tensor:
         if count not in self._kinds.tried:

@@ -24,6 +24,9 @@ _KERNEL = 4
 _RICH, _FIRST_TRIALS = 200, 8
 """In times all rows of a call: what has to be saved before more is tried, and what may be tried
 before anything has been saved."""
+KNOWN_PACKAGES = ("allennlp", "allennlp_models", "transformers")
+"""Whose models give the same when they are asked twice, and keep nothing of an input for later or
+while they predict another."""
 _MAX_KINDS = 100
 _MAX_SHAPES = 100
 """The oldest are forgotten."""

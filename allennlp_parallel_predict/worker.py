@@ -52,8 +52,6 @@ class WorkerOptions(NamedTuple):
     """Whether all bits have to be those of `allennlp predict`: see `Settings.exact`."""
     lockstep: bool = False
     """Whether a worker may predict several batches of one input at once."""
-    is_lockstep_asked_for: bool = False
-    """See `layers_to_share`."""
 
 
 class Failure(NamedTuple):

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, List
 
 import pytest
 
@@ -82,3 +82,20 @@ def parallel_predict() -> Iterator[Runner]:
 def no_process_left_behind() -> Iterator[None]:
     yield
     assert leftover_children() == []
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> List[int]:
+    """How many rows linear layers compute for texts, by call."""
+    import torch
+
+    counts: List[int] = []
+    forward = torch.nn.Linear.forward
+
+    def counting(linear: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+        if inputs.dim() == 3:
+            counts.append(inputs.size(0) * inputs.size(1))
+        return forward(linear, inputs)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", counting)
+    return counts

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
     monkeypatch.setattr(BeamSearch, "_search", BeamSearch._search)
-    monkeypatch.setattr(live_beams, "_KNOWN", (*live_beams._KNOWN, __name__))
+    monkeypatch.setattr(live_beams, "KNOWN_PACKAGES", (*live_beams.KNOWN_PACKAGES, __name__))
     # They would not pay with models as small as these.
     monkeypatch.setattr(row_layouts, "_FIRST_TRIALS", 1e9)
 
@@ -236,7 +236,7 @@ def test_somebody_looks_inside():
 
 
 def test_a_step_of_the_users_own(monkeypatch):
-    monkeypatch.setattr(live_beams, "_KNOWN", live_beams._KNOWN[:3])
+    monkeypatch.setattr(live_beams, "KNOWN_PACKAGES", live_beams.KNOWN_PACKAGES[:3])
     monkeypatch.setattr(Decoder, "__module__", "allennlp.mine")
     theirs, ours = assert_same(Decoder(), times=1)
     assert ours == theirs
@@ -306,7 +306,7 @@ def test_searches_that_stay_as_they_are(search, request):
 
 
 def test_models_with_modules_of_the_users_own_stay_as_they_are(monkeypatch):
-    monkeypatch.setattr(live_beams, "_KNOWN", live_beams._KNOWN[:3])
+    monkeypatch.setattr(live_beams, "KNOWN_PACKAGES", live_beams.KNOWN_PACKAGES[:3])
     theirs, ours = assert_same(Decoder(), times=1)
     assert ours == theirs
 

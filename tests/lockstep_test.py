@@ -11,7 +11,7 @@ from allennlp.data.dataset_readers import TextClassificationJsonReader
 from allennlp.data.tokenizers import WhitespaceTokenizer
 from allennlp.models import BasicClassifier, load_archive
 from allennlp.predictors import Predictor, TextClassifierPredictor
-from transformers import AutoModel, BertConfig, RobertaConfig
+from transformers import BertConfig, RobertaConfig
 
 from allennlp_parallel_predict import lockstep, tuning
 from allennlp_parallel_predict.batching import LINES, Batch
@@ -20,6 +20,7 @@ from allennlp_parallel_predict.lockstep import TOGETHER, Lockstep, layers_to_sha
 from allennlp_parallel_predict.worker import Worker, WorkerOptions
 from faults import run
 from parity_test import SENTENCES
+from unpadded_test import new_transformer
 
 SHAPE = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
 LAYERS = 2 * 6 + 1
@@ -32,14 +33,7 @@ pytestmark = pytest.mark.timeout(120)
 
 def load(archive, config=BertConfig):
     predictor = Predictor.from_archive(load_archive(archive("transformer_classifier")))
-    embedder = predictor._model._text_field_embedder.token_embedder_tokens
-    torch.manual_seed(1)
-    vocabulary = embedder.transformer_model.config.vocab_size
-    positions = {"max_position_embeddings": 1024}
-    model = AutoModel.from_config(config(vocab_size=vocabulary, **SHAPE, **positions)).eval()
-    for parameter in model.parameters():
-        parameter.data += torch.randn_like(parameter) / 4
-    embedder.transformer_model = model
+    new_transformer(predictor, config, **SHAPE, max_position_embeddings=1024)
     predictor._model._seq2vec_encoder._embedding_dim = 64
     predictor._model._classification_layer = torch.nn.Linear(64, 2)
     pooler = predictor._model._seq2vec_encoder.pooler
@@ -70,33 +64,18 @@ def outputs(results):
     return ["".join(map(str, result.outputs)) for result in results]
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """The rows of each call of a linear layer with tokens."""
-    calls = []
-    forward = torch.nn.Linear.forward
-
-    def counting(layer, inputs):
-        if inputs.dim() == 3:
-            calls.append(inputs.size(1))
-        return forward(layer, inputs)
-
-    monkeypatch.setattr(torch.nn.Linear, "forward", counting)
-    return calls
-
-
 @pytest.mark.parametrize("is_tuned", [True, False])
 @pytest.mark.parametrize("exact", [True, False])
-def test_the_same_from_fewer_products(predictor, calls, exact, is_tuned):
+def test_the_same_from_fewer_products(predictor, counts, exact, is_tuned):
     theirs = outputs(one_by_one(predictor))
-    alone = len(calls)
+    alone = len(counts)
     layers = layers_to_share(predictor, is_asked_for=True)
     if is_tuned:
         tuning.use_inference_mode(predictor._model)
         tuning.skip_padding(predictor._model, exact)
     worker = Worker(predictor, WorkerOptions(), Lockstep(layers, exact))
     for _ in range(2):  # the second time, all numbers of rows are known
-        calls.clear()
+        counts.clear()
         ours = outputs(in_groups(worker, batches()))
         if exact:
             assert ours == theirs
@@ -104,9 +83,9 @@ def test_the_same_from_fewer_products(predictor, calls, exact, is_tuned):
     assert len(set(theirs)) > 20
     if exact:
         # What is left is the long line, and the last rows of each of the others.
-        assert max(calls) > 300 and sum(rows > 30 for rows in calls) < alone / 3
+        assert max(counts) > 300 and sum(rows > 30 for rows in counts) < alone / 3
     else:
-        assert len(calls) < alone / 3
+        assert len(counts) < alone / 3
 
 
 def test_all_sizes_of_groups(predictor):
@@ -209,7 +188,7 @@ def test_a_model_that_keeps_state_is_left_alone_from_then_on(predictor):
     assert worker.most_at_once == 1
 
 
-def test_whoever_looks_inside_sees_one_line_after_the_other(predictor, calls):
+def test_whoever_looks_inside_sees_one_line_after_the_other(predictor, counts):
     worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
     seen = []
     layer = predictor._model._text_field_embedder.token_embedder_tokens.transformer_model
@@ -217,7 +196,7 @@ def test_whoever_looks_inside_sees_one_line_after_the_other(predictor, calls):
         lambda module, inputs, output: seen.append(len(output))
     )
     assert len(list(worker.predict_at_once(batches()[:4]))) == 4
-    assert seen == [1] * 4 and len(calls) == 4 * (LAYERS - 1)
+    assert seen == [1] * 4 and len(counts) == 4 * (LAYERS - 1)
     hook.remove()
 
 

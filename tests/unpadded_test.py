@@ -78,21 +78,6 @@ def outputs(predictor, size=40):
 
 
 @pytest.fixture
-def counts(monkeypatch):
-    """How many rows linear layers compute for texts."""
-    counts = []
-    forward = torch.nn.Linear.forward
-
-    def counting(linear, inputs):
-        if inputs.dim() == 3:
-            counts.append(inputs.size(0) * inputs.size(1))
-        return forward(linear, inputs)
-
-    monkeypatch.setattr(torch.nn.Linear, "forward", counting)
-    return counts
-
-
-@pytest.fixture
 def rows_saved(predictor, counts):
     def rows_saved(exact=True, times=3):
         """The part of the rows that is not computed any more, the outputs being the same."""

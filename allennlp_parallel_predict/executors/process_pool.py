@@ -125,10 +125,7 @@ class ProcessPoolExecutor(SupervisedExecutor):
         self._begin(predictor, options)
         self._is_in_lockstep = self._may_lockstep(predictor, options)
         self._unclear_deaths = 0
-        options = options._replace(
-            lockstep=self._is_in_lockstep, is_lockstep_asked_for=bool(self._lockstep)
-        )
-        self._launcher.prepare(predictor, options)
+        self._launcher.prepare(predictor, options._replace(lockstep=self._is_in_lockstep))
         self._held: List[Tuple[BatchResult, int]] = []
         self._is_probing = self.num_workers > 1 and not self._allow_stateful_model
         self._start_crew()
@@ -147,9 +144,8 @@ class ProcessPoolExecutor(SupervisedExecutor):
         # The time of a batch by itself cannot be told then, and torch's threads are a thread's own.
         is_timed = self._batch_timeout is not None or options.profile is not None
         is_wanted = options.lockstep and self._lockstep is not False
-        is_stateful = stateful_encoder(predictor._model) is not None
-        is_plain = self.threads() == 1 and not self.cuda_devices and not is_stateful
-        if not is_wanted or not is_plain or is_timed:
+        is_plain = self.threads() == 1 and not self.cuda_devices
+        if not is_wanted or not is_plain or is_timed or stateful_encoder(predictor._model):
             return False
         return bool(layers_to_share(predictor, bool(self._lockstep)))
 

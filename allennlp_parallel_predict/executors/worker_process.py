@@ -296,7 +296,8 @@ def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> Non
     """Predicts batch after batch until the parent has no more."""
     tuning.tune_process(setup.threads, setup.options.exact, setup.cpus)
     options = setup.options
-    layers = layers_to_share(predictor, options.is_lockstep_asked_for) if options.lockstep else []
+    # Whether it may is decided before it starts.
+    layers = layers_to_share(predictor, is_asked_for=True) if options.lockstep else []
     tuning.tune_predictor(predictor, options.exact)
     lockstep = Lockstep(layers, options.exact) if layers else None
     worker = Worker(predictor, options, lockstep)
