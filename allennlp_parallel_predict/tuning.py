@@ -117,6 +117,20 @@ def tune_process(threads: int, exact: bool, cpus: Optional[List[int]] = None) ->
     keep_freed_memory()
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
+    be_background()
+
+
+def be_background() -> None:
+    """
+    Has Linux treat this process as one that computes, which it is: with the same share of the CPU,
+    but woken by a message it waits until its parent, which has more to hand out, has done so.
+    (A seventh of the time of the shortest batches. See sched(7).)
+    """
+    try:
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except (AttributeError, OSError):
+        pass  # not Linux, or not allowed
 
 
 def keep_freed_memory() -> None:

@@ -198,11 +198,10 @@ class _Attempt:
     def result(self, state_change: Optional[str]) -> BatchResult:
         size = max(self._outputs, default=-1) + 1
         self._take_printed(size)
-        is_described = self._options.describe
         return BatchResult(
             self._batch.number,
-            list(map(self._outputs.get, range(size))),
-            list(map(self._descriptions.get, range(size))) if is_described else None,
+            _by_offset(self._outputs, size),
+            _by_offset(self._descriptions, size) if self._options.describe else None,
             self._printed or None,
             sorted(self._failures),
             self._fatal,
@@ -242,19 +241,15 @@ class _Attempt:
         """Predicts a group; if that fails, finds out which of its inputs is to blame."""
         offsets = list(loaded)
         while offsets:
-            done = 0
+            before = len(self._outputs)
             problem: Optional[BaseException] = None
             self._count_from(offsets[0])
             try:
-                for output, description in self._group(list(loaded.values())):
-                    self._outputs[offsets[done]] = output
-                    self._descriptions[offsets[done]] = description
-                    if self.stdout.tell():
-                        self._take_printed(offsets[done])
-                    done += 1
+                self._take_all(offsets, self._group(list(loaded.values())))
                 return
             except BaseException as error:
                 problem = error
+            done = len(self._outputs) - before
             if done == 0 and len(offsets) > 1:
                 self._take_apart(offsets, problem)
                 return
@@ -264,6 +259,15 @@ class _Attempt:
             # The inputs after it have been predicted once: a predictor may have changed them.
             offsets = offsets[done + 1 :]
             loaded = self._load(offsets)
+
+    def _take_all(self, offsets: List[int], group: Iterator[Tuple[Any, Optional[str]]]) -> None:
+        is_described, has_printed = self._options.describe, self.stdout.tell
+        for offset, (output, description) in zip(offsets, group):
+            self._outputs[offset] = output
+            if is_described:
+                self._descriptions[offset] = description
+            if has_printed():
+                self._take_printed(offset)
 
     def _take_apart(self, offsets: List[int], problem: BaseException) -> None:
         if _is_out_of_memory(problem):
@@ -329,6 +333,11 @@ class _Attempt:
             self._fatal = failure
         else:
             self._failures.append(failure)
+
+
+def _by_offset(found: Dict[int, Any], size: int) -> List[Any]:
+    """What was found in rising order; `None` for what was not."""
+    return list(found.values() if len(found) == size else map(found.get, range(size)))
 
 
 def _check_decoded(line: str, encoding: str) -> None:

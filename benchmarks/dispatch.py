@@ -7,7 +7,7 @@ pools call the same predictor in the same way, and describe each input in JSON, 
 (it fails at what cannot be).
 
 `multiprocessing.Pool` and torch's read the whole input ahead, however large it is. joblib sends
-many batches at a time where they take microseconds, and so does this pool, which has up to 64 a
+many batches at a time where they take microseconds, and so does this pool, which has up to 32 a
 worker in hand then; their results come back one by one, so that a dead worker costs one batch.
 """
 

@@ -8,6 +8,7 @@ import pytest
 
 from allennlp_parallel_predict.executors.channel import (
     Channel,
+    connected_pair,
     dumps,
     receive_blocking,
     send_blocking,
@@ -15,7 +16,7 @@ from allennlp_parallel_predict.executors.channel import (
 
 pytestmark = pytest.mark.timeout(60)
 
-SIZES = [0, 1, 7, 8, 65_535, 65_536, 300_000, 5_000_000]
+SIZES = [0, 1, 7, 8, 65_535, 65_536, 262_144, 300_000, 5_000_000]
 
 
 @pytest.fixture
@@ -44,6 +45,17 @@ def test_every_size_comes(ends):
     thread.start()
     assert receive(channel, len(sent)) == sent
     thread.join()
+
+
+def test_many_short_messages_wait_for_a_parent_that_is_busy():
+    parent, worker = connected_pair()
+    worker.setblocking(False)
+    for _ in range(90):
+        send_blocking(worker, bytes(2000))
+    channel = Channel(parent)
+    assert len(receive(channel, 90)) == 90
+    channel.close()
+    worker.close()
 
 
 def test_every_size_goes(ends):

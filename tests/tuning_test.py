@@ -47,6 +47,19 @@ def test_where_the_cpu_cannot_be_told(monkeypatch):
     assert has_slow_mkl() is False
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux's")
+@pytest.mark.parametrize("before, after", [("OTHER", "BATCH"), ("IDLE", "IDLE")])
+def test_a_worker_is_scheduled_as_one_that_computes(before, after):
+    policies = {name: getattr(os, f"SCHED_{name}") for name in (before, after)}
+
+    def tune():
+        os.sched_setscheduler(0, policies[before], os.sched_param(0))
+        tuning.tune_process(1, True)
+        assert os.sched_getscheduler(0) == policies[after]
+
+    in_fork(tune)
+
+
 class TestFastMkl:
     @pytest.fixture(autouse=True)
     def slow(self, monkeypatch):

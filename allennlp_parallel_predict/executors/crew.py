@@ -26,7 +26,7 @@ _TICK = 0.25
 """Seconds after which a wait looks around, whatever happens."""
 _LONGEST_LOAD = 600.0
 """Seconds that loading the model may take, with a `batch_timeout` and if none has managed yet."""
-_BUSY, _MOST_IN_HAND = 0.01, 64
+_BUSY, _MOST_IN_HAND = 0.01, 32
 """Seconds for which a worker shall have work in hand, and the batches that are enough in any case.
 To wake a worker that has run out takes the parent longer than to serve one that has not."""
 _SLOW = 0.25
@@ -80,7 +80,7 @@ class Event(NamedTuple):
     member: Member
     process: WorkerProcess
     """Its process then; it may have another one by the time that the event is dealt with."""
-    message: Optional[bytes]
+    message: Optional[memoryview]
     """What it sent, or `None` if its process has ended."""
 
 
@@ -184,7 +184,6 @@ class Crew:
 
     def finish_task(self, member: Member) -> Task:
         """Takes the task off the member's hands that it has just finished."""
-        member.start_waiting()
         member.deaths_in_a_row = 0
         member.finished += 1
         task = member.tasks.popleft()
@@ -256,7 +255,7 @@ class Crew:
             member.process.wait(_GRACE)
         return self._events(member, messages, ended)
 
-    def _events(self, member: Member, messages: List[bytes], ended: bool) -> List[Event]:
+    def _events(self, member: Member, messages: List[memoryview], ended: bool) -> List[Event]:
         events = [Event(member, member.process, text) for text in messages if text != READY]
         if len(events) < len(messages):
             member.is_ready = True

@@ -21,7 +21,7 @@ out by predicting each alone.
 
 from contextlib import contextmanager
 from functools import partial
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from allennlp.predictors import Predictor
 from overrides import overrides
@@ -29,7 +29,7 @@ from overrides import overrides
 from allennlp_parallel_predict import tuning
 from allennlp_parallel_predict.errors import WorkerDied, WorkerError, WorkerTimeout
 from allennlp_parallel_predict.executors.channel import dumps
-from allennlp_parallel_predict.executors.crew import Crew, Member, describe_end
+from allennlp_parallel_predict.executors.crew import Crew, Event, Member, describe_end
 from allennlp_parallel_predict.executors.executor import Executor, WorkerCounts
 from allennlp_parallel_predict.executors.launcher import Launcher
 from allennlp_parallel_predict.executors.retries import MAX_DEATHS_IN_A_ROW
@@ -158,6 +158,10 @@ class ProcessPoolExecutor(SupervisedExecutor):
         return self._crew.is_hurried() and not self._crew.has_idle()
 
     @overrides
+    def _ahead(self) -> int:
+        return self._crew.in_hand * self.num_workers if self._crew.is_hurried() else 0
+
+    @overrides
     def _hand_out(self) -> None:
         given: Dict[Member, List[Tuple]] = {}
         while self._waiting:
@@ -166,7 +170,8 @@ class ProcessPoolExecutor(SupervisedExecutor):
                 break
             task = self._waiting.popleft()
             self._crew.give(member, task)
-            task.is_alone = task.is_alone or self._unclear_deaths >= MAX_DEATHS_IN_A_ROW
+            if self._unclear_deaths >= MAX_DEATHS_IN_A_ROW:
+                task.is_alone = True
             given.setdefault(member, []).append((*task.batch.to_message(), task.is_alone))
             if not self._crew.is_hurried():
                 self._send(given)
@@ -181,16 +186,45 @@ class ProcessPoolExecutor(SupervisedExecutor):
     def collect(
         self, timeout: Optional[float] = None, wake: Sequence[int] = ()
     ) -> List[BatchResult]:
+        self._hand_out()
+        events = self._crew.wait(timeout, wake)
+        messages = [event.message for event in events if event.message is not None]
+        nobody_died = len(messages) == len(events)
+        if nobody_died and self._crew.max_batches is None:
+            results = self._after_results([event.member for event in events], messages)
+        else:
+            results = self._after_each(events)
+        self._hand_out()
+        return results
+
+    def _after_results(
+        self, members: List[Member], messages: List[memoryview]
+    ) -> List[BatchResult]:
+        """The workers get what waits before their results are unpacked: that may take long."""
+        crew = self._crew
+        tasks = [crew.finish_task(member) for member in members]
+        self._in_work -= len(tasks)
+        self._hand_out()
         results: List[BatchResult] = []
-        self._hand_out()
-        for event in self._crew.wait(timeout, wake):
-            if event.member not in self._crew.members or event.process != event.member.process:
+        for task, message in zip(tasks, messages):
+            if crew is self._crew:  # and not replaced by one worker that starts over
+                results += self._settle(task, self._unpacked(message), len(message))
+        return results
+
+    def _after_each(self, events: List[Event]) -> List[BatchResult]:
+        """One after the other: what became of one may mean something to the next."""
+        crew = self._crew
+        results: List[BatchResult] = []
+        for member, process, message in events:
+            if crew is not self._crew or process is not member.process:
                 continue  # of a crew, or a process, that has just been replaced
-            if event.message is None:
-                results += self._after_death(event.member)
-            else:
-                results += self._after_result(event.member, event.message)
-        self._hand_out()
+            if message is None:
+                results += self._after_death(member)
+                continue
+            result = self._unpacked(message)
+            task = crew.finish_task(member)
+            self._in_work -= 1
+            results += self._settle(task, result, len(message))
         return results
 
     def _after_death(self, member: Member) -> List[BatchResult]:
@@ -207,15 +241,13 @@ class ProcessPoolExecutor(SupervisedExecutor):
         """Whether the member was perhaps at several batches at once. Its first is by itself."""
         return self._is_in_lockstep and member.finished > 0 and not member.tasks[0].is_alone
 
-    def _after_result(self, member: Member, message: bytes) -> List[BatchResult]:
+    def _unpacked(self, message: Any) -> BatchResult:
         result = load_result(message)
         if result.state_change is not None:
             self._note_state(result.state_change)
             if self.state_change is not None:
                 self._crew.max_batches = None  # its state is in this process
-        task = self._crew.finish_task(member)
-        self._in_work -= 1
-        return self._settle(task, result, len(message))
+        return result
 
     @overrides
     def _release(self, result: BatchResult, size: int) -> List[BatchResult]:

@@ -110,10 +110,16 @@ class SupervisedExecutor(Executor):
     @overrides
     def has_room(self) -> bool:
         most = self._crew.in_hand * self.num_workers + self._reserve()
+        if self.has_reserve:
+            most += self._ahead()
         return self._in_work < most and self._window.is_open(_RUN_AHEAD * most)
 
     def _reserve(self) -> int:
         return self.num_workers if self.has_reserve and self.num_workers > 1 else 0
+
+    def _ahead(self) -> int:
+        """The batches that wait so that there is something to hand out when results come."""
+        return 0
 
     def _in_hand(self) -> int:
         """The batches that a worker may have now."""

@@ -42,8 +42,9 @@ class Window:
     def leave(self, number: int, size: int) -> None:
         """The batch is finished, with a result of `size` bytes."""
         del self.batches[number]
-        heapq.heappush(self._ahead, (number, size))
-        self._bytes_ahead += size
         oldest = next(iter(self.batches), self._newest + 1)
+        if number > oldest:
+            heapq.heappush(self._ahead, (number, size))
+            self._bytes_ahead += size
         while self._ahead and self._ahead[0][0] < oldest:
             self._bytes_ahead -= heapq.heappop(self._ahead)[1]
