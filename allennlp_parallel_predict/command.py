@@ -5,7 +5,6 @@ It turns flags into a source, a way of batching, an executor and a sink, and run
 """
 
 import argparse
-import gc
 import os
 import stat
 import sys
@@ -26,6 +25,7 @@ from allennlp_parallel_predict.errors import (
     explained,
     printed_for_people,
 )
+from allennlp_parallel_predict.garbage import imports_spared
 from allennlp_parallel_predict.interrupts import Interrupted, Interrupts
 from allennlp_parallel_predict.pipeline import Pipeline
 from allennlp_parallel_predict.profiling.flags import add_profile_flags, profiled, stage
@@ -117,6 +117,11 @@ class ParallelPredict(Predict):
 
 
 def _predict(args: argparse.Namespace) -> None:
+    with imports_spared():
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     common_logging.FILE_FRIENDLY_LOGGING = args.file_friendly_logging
     with printed_for_people(PROG):
         settings = _settings(args)
@@ -256,9 +261,6 @@ class _Job:
             settings.max_errors,
             self._profile,
         )
-        # To look for garbage in all that was imported takes a quarter of a second, in which the
-        # workers run out of work.
-        gc.freeze()
         try:
             pipeline.run()
         except Interrupted as error:
@@ -269,7 +271,6 @@ class _Job:
                 error.message += "; run the same command with --resume to go on"
             raise
         finally:
-            gc.unfreeze()
             progress.close()
             sink.close()
         if checkpoint is not None:
