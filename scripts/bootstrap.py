@@ -238,7 +238,8 @@ def install(venv: Path) -> None:
     uv = get_uv()
     for_uv = uv_environment(python)
     say("installing requirements.lock: AllenNLP and PyTorch, about 1 GB if nothing is cached")
-    with_uv = [str(uv), "pip", "install", "--python", python, "-r", lock]
+    # pip compiles by default. Else every process does, for 3 s, if PYTHONDONTWRITEBYTECODE is set.
+    with_uv = [str(uv), "pip", "install", "--python", python, "--compile-bytecode", "-r", lock]
     with_pip = [python, "-m", "pip", "install", "-r", lock]
     if not (uv and run(with_uv, for_uv)) and not run(with_pip):
         tail = LOG.read_text(errors="replace").splitlines()[-15:]
