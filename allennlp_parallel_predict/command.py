@@ -5,6 +5,7 @@ It turns flags into a source, a way of batching, an executor and a sink, and run
 """
 
 import argparse
+import gc
 import os
 import stat
 import sys
@@ -25,7 +26,6 @@ from allennlp_parallel_predict.errors import (
     explained,
     printed_for_people,
 )
-from allennlp_parallel_predict.garbage import imports_spared
 from allennlp_parallel_predict.interrupts import Interrupted, Interrupts
 from allennlp_parallel_predict.pipeline import Pipeline
 from allennlp_parallel_predict.profiling.flags import add_profile_flags, profiled, stage
@@ -117,11 +117,6 @@ class ParallelPredict(Predict):
 
 
 def _predict(args: argparse.Namespace) -> None:
-    with imports_spared():
-        _run(args)
-
-
-def _run(args: argparse.Namespace) -> None:
     common_logging.FILE_FRIENDLY_LOGGING = args.file_friendly_logging
     with printed_for_people(PROG):
         settings = _settings(args)
@@ -261,6 +256,9 @@ class _Job:
             settings.max_errors,
             self._profile,
         )
+        # To look for garbage in all that was imported takes a quarter of a second, in which the
+        # workers run out of work.
+        gc.freeze()
         try:
             pipeline.run()
         except Interrupted as error:
@@ -271,6 +269,7 @@ class _Job:
                 error.message += "; run the same command with --resume to go on"
             raise
         finally:
+            gc.unfreeze()
             progress.close()
             sink.close()
         if checkpoint is not None:
