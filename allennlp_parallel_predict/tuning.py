@@ -1,5 +1,5 @@
 """
-How a process is set up to run a model: threads, memory allocator, inference mode, CPUs.
+How a process is set up to run a model: threads, memory allocator, inference mode, scheduling.
 
 None of it changes a byte of the output, except the number of threads (in the last digits of some
 models), which is why it is a setting, and what is told that it need not be exact.
@@ -122,8 +122,8 @@ def tune_process(threads: int, exact: bool, cpus: Optional[List[int]] = None) ->
 
 def be_background() -> None:
     """
-    Has Linux treat this process as one that computes, which it is: with the same share of the CPU,
-    but woken by a message it waits until its parent, which has more to hand out, has done so.
+    Has Linux treat this thread, and those that it starts, as ones that compute: with the same share
+    of the CPU, but woken by a message they wait until the parent has handed out what it has.
     (A seventh of the time of the shortest batches. See sched(7).)
     """
     try:

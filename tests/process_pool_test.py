@@ -311,6 +311,19 @@ class TestAModelThatKeepsState:
             )
         assert (tmp_path / "output").read_text().count("{") == 28
 
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_it_shows_when_the_first_batch_is_taken_apart(self, tmp_path, workers):
+        """One input finds the state, and the other ends a worker that has finished nothing."""
+        with pytest.raises(ModelStateError, match="that state is lost"):
+            run(
+                numbered(2, {1: "kill"}),
+                tmp_path,
+                predictor=predictor_of(keeps_state=True),
+                batch_size=2,
+                num_workers=workers,
+                max_retries=0,
+            )
+
     def test_its_worker_dies_before_the_first_batch_is_finished(self, tmp_path):
         once = {"do": "kill", "once": str(tmp_path / "once")}
         predictor = predictor_of(keeps_state=True)

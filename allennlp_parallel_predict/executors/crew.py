@@ -170,7 +170,10 @@ class Crew:
             self._watch(member, writing=True)
 
     def is_hurried(self) -> bool:
-        """Whether batches are so short that to send each by itself would take the most time."""
+        """
+        Whether several batches go to a worker at once: they are so short that to send each by
+        itself would take the most time, or are predicted in lockstep.
+        """
         return self.in_hand > IN_HAND
 
     def has_idle(self) -> bool:

@@ -57,7 +57,8 @@ class Executor(Registrable):
     has_reserve: bool = True
     """
     Whether a batch a worker waits for whoever is free first, so that at the end of the input nobody
-    has two left while another has none. Set it before `start`.
+    has two left while another has none; and more where they are short, for when results come. Set
+    it before `start`.
     """
 
     state_change: Optional[str] = None

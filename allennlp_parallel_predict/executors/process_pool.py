@@ -212,7 +212,10 @@ class ProcessPoolExecutor(SupervisedExecutor):
         return results
 
     def _after_each(self, events: List[Event]) -> List[BatchResult]:
-        """One after the other: what became of one may mean something to the next."""
+        """
+        One after the other: who died had finished what comes before; and a process that is about to
+        be recycled may have to stay, as its result says that the model keeps state.
+        """
         crew = self._crew
         results: List[BatchResult] = []
         for member, process, message in events:

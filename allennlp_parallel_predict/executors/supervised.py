@@ -203,12 +203,13 @@ class SupervisedExecutor(Executor):
         self._in_work -= len(member.tasks)
         member.tasks.clear()
         self._queue(*others, first=True)
-        results = self._blame(to_blame, error) if to_blame is not None else []
         if member.deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
             raise WorkerDied(f"{error}; it is the third time in a row, so the run ends here")
         logger.warning("%s; it is replaced", error)
         self._crew.replace(member)
-        return results
+        # Last, as it may end this crew: where an input of the batch has shown that the model keeps
+        # state, one worker starts over.
+        return self._blame(to_blame, error) if to_blame is not None else []
 
     def _blame(self, task: Task, error: WorkerError) -> List[BatchResult]:
         """The worker died over this task: tries it again, takes it apart, or gives it up."""
