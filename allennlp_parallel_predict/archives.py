@@ -23,6 +23,11 @@ from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.errors import explain, explained
 
+try:
+    from isal import igzip
+except ImportError:  # there is no wheel of it for every machine
+    igzip = None  # type: ignore[assignment]
+
 
 class ArchiveError(ConfigurationError):
     """An archive that is damaged, incomplete, or would write outside its folder."""
@@ -111,13 +116,32 @@ def unpacked(archive_file: str) -> Iterator[str]:
         yield path
         return
     with _temporary_folder() as folder:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                _check_member(member, folder)
-                archive.extract(member, folder, set_attrs=False)
-            while archive.fileobj.read(1 << 20):  # type: ignore[union-attr]
-                pass  # to its end, where a checksum says whether it is whole
-        yield folder
+        yield _extracted(path, folder)
+
+
+def _extracted(path: str, folder: str) -> str:
+    """The folder, in `folder`, that an archive has been extracted to."""
+    if igzip is not None:
+        target = os.path.join(folder, "archive")
+        try:
+            with igzip.open(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+                _extract(archive, target)
+            return target
+        except Exception:
+            pass  # it fails once more below, with Python's own error
+    target = os.path.join(folder, "archive-by-gzip")
+    with tarfile.open(path, "r:gz") as archive:
+        _extract(archive, target)
+    return target
+
+
+def _extract(archive: tarfile.TarFile, folder: str) -> None:
+    os.mkdir(folder)
+    for member in archive:
+        _check_member(member, folder)
+        archive.extract(member, folder, set_attrs=False)
+    while archive.fileobj.read(1 << 20):  # type: ignore[union-attr]
+        pass  # to its end, where a checksum says whether it is whole
 
 
 @contextmanager

@@ -1,14 +1,17 @@
 """Archives that are broken, or that try to write where they should not."""
 
+import gzip
 import io
 import json
 import os
 import stat
 import tarfile
+from pathlib import Path
 
 import pytest
 import torch
 
+from allennlp_parallel_predict import archives
 from allennlp_parallel_predict.archives import ArchiveError, load_predictor, unpacked
 from faults import command, faulty_archive
 
@@ -122,6 +125,55 @@ class TestBroken:
             members["weights.th"] = members["weights.th"][0], file.getvalue()
 
         assert "size mismatch" in explanation_of(rebuilt(place, change))
+
+
+class TestFasterGzip:
+    """It is used where it is there, and only for what Python's own can read."""
+
+    @pytest.fixture(autouse=True)
+    def installed(self):
+        pytest.importorskip("isal")
+
+    @staticmethod
+    def outcomes(archive, monkeypatch):
+        found = []
+        for module in (archives.igzip, None):
+            monkeypatch.setattr(archives, "igzip", module)
+            try:
+                with unpacked(str(archive)) as folder:
+                    paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+                    files = {path.relative_to(folder): path.read_bytes() for path in paths}
+                    found.append((Path(folder).name, files))
+            except Exception as error:
+                found.append((type(error), str(error)))
+        return found
+
+    def test_a_good_archive(self, place, monkeypatch):
+        (faster, files), (plain, same_files) = self.outcomes(place / "faulty.tar.gz", monkeypatch)
+        assert (faster, plain) == ("archive", "archive-by-gzip")
+        assert files == same_files and Path("weights.th") in files
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda content: content[:-8] + b"\0\0\0\0" + content[-4:],  # the checksum
+            lambda content: content[:-4] + b"\0\0\0\0",  # the length
+            lambda content: content[:-1],
+            lambda content: content + b"garbage",
+            lambda content: content + content[: len(content) // 2],
+        ],
+    )
+    def test_a_bad_end(self, place, monkeypatch, change):
+        (place / "bad.tar.gz").write_bytes(change((place / "faulty.tar.gz").read_bytes()))
+        faster, plain = self.outcomes(place / "bad.tar.gz", monkeypatch)
+        assert faster == plain
+        assert issubclass(plain[0], (OSError, EOFError))
+
+    @pytest.mark.parametrize("more", [b"\0" * 600, gzip.compress(b"more")], ids=["zeros", "member"])
+    def test_a_long_end(self, place, monkeypatch, more):
+        (place / "bad.tar.gz").write_bytes((place / "faulty.tar.gz").read_bytes() + more)
+        (_, files), (_, same_files) = self.outcomes(place / "bad.tar.gz", monkeypatch)
+        assert files == same_files
 
 
 class TestHostile:
