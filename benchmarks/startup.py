@@ -37,7 +37,7 @@ def run(workload: Workload, subcommand: str, interval: float) -> measure.Measure
 def main() -> None:
     parser = argparse.ArgumentParser(description="What it costs to start.")
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--workloads", nargs="+", default=["g2p", "tagger"])
+    parser.add_argument("--workloads", nargs="+", default=["g2p", "minilm", "tagger"])
     args = parser.parse_args()
     print(report.heading(__doc__))
     print("| | | predict | parallel-predict | difference, median [smallest, largest] |")
