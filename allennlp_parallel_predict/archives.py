@@ -127,8 +127,8 @@ def _extracted(path: str, folder: str) -> str:
             with igzip.open(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 _extract(archive, target)
             return target
-        except Exception:
-            pass  # it fails once more below, with Python's own error
+        except Exception:  # Python's own error is raised below, if it is one to gzip, too
+            shutil.rmtree(target, ignore_errors=True)
     target = os.path.join(folder, "archive-by-gzip")
     with tarfile.open(path, "r:gz") as archive:
         _extract(archive, target)

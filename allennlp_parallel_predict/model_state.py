@@ -81,8 +81,7 @@ class InputCounters:
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        numbers = [name for name, value in vars(predictor).items() if type(value) is int]
-        self._watched = [name for name in numbers if name != "cuda_device"]  # which all have
+        self._watched = [name for name, value in vars(predictor).items() if type(value) is int]
         self._start = self._last = self._numbers()
         self._names: Set[str] = set()
 

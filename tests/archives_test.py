@@ -153,6 +153,19 @@ class TestFasterGzip:
         assert (faster, plain) == ("archive", "archive-by-gzip")
         assert files == same_files and Path("weights.th") in files
 
+    def test_what_it_had_extracted_goes_when_it_fails(self, place, monkeypatch):
+        extract, folders = archives._extract, []
+
+        def fail_once(archive, folder):
+            extract(archive, folder)
+            folders.append(folder)
+            if len(folders) == 1:
+                raise OSError
+
+        monkeypatch.setattr(archives, "_extract", fail_once)
+        with unpacked(str(place / "faulty.tar.gz")) as folder:
+            assert os.listdir(Path(folder).parent) == ["archive-by-gzip"]
+
     @pytest.mark.parametrize(
         "change",
         [

@@ -8,7 +8,6 @@ import pytest
 
 from allennlp_parallel_predict.executors.channel import (
     Channel,
-    connected_pair,
     dumps,
     receive_blocking,
     send_blocking,
@@ -45,17 +44,6 @@ def test_every_size_comes(ends):
     thread.start()
     assert receive(channel, len(sent)) == sent
     thread.join()
-
-
-def test_many_short_messages_wait_for_a_parent_that_is_busy():
-    parent, worker = connected_pair()
-    worker.setblocking(False)
-    for _ in range(90):
-        send_blocking(worker, bytes(2000))
-    channel = Channel(parent)
-    assert len(receive(channel, 90)) == 90
-    channel.close()
-    worker.close()
 
 
 def test_every_size_goes(ends):

@@ -39,6 +39,12 @@ def without(count, *lost):
     return expected(n for n in range(count) if n not in lost)
 
 
+def batch_of(item):
+    """A batch of one input."""
+    number = item["n"]
+    return Batch(number, LINES, [json.dumps(item)], [number], [number + 1])
+
+
 class TestADeadWorker:
     @pytest.mark.parametrize("workers", [1, 3])
     @pytest.mark.parametrize("fault", DEATHS)
@@ -216,8 +222,7 @@ class TestOrder:
         executor.start(predictor_of(), WorkerOptions())
         finished = []
         for item in numbered(4, {0: {"do": "sleep", "seconds": 1}}):
-            line = json.dumps(item)
-            executor.submit(Batch(item["n"], LINES, [line], [item["n"]], [item["n"] + 1]))
+            executor.submit(batch_of(item))
         while not executor.is_idle():
             finished += [result.number for result in executor.collect()]
         executor.close()
@@ -233,14 +238,13 @@ class TestOrder:
         executor._crew.send = lambda *args: (messages.append(args), send(*args))
         slow = {n: {"do": "sleep", "seconds": 0.02} for n in range(1000, 1140)}
         for item in numbered(1140, slow):
-            number, line = item["n"], json.dumps(item)
             while not executor.has_room():
                 if executor._crew.is_hurried():
                     time.sleep(0.0005)  # as if other things had to be done
                 executor.collect()
-            executor.submit(Batch(number, LINES, [line], [number], [number + 1]))
-            kind = "slow" if number >= 1130 else "fast"
-            if number == 1000:
+            executor.submit(batch_of(item))
+            kind = "slow" if item["n"] >= 1130 else "fast"
+            if item["n"] == 1000:
                 assert len(messages) < 800
             (member,) = executor._crew.members
             most[kind] = max(most.get(kind, 0), len(member.tasks))
@@ -262,10 +266,9 @@ class TestOrder:
         executor._crew.wait = noting("wait", executor._crew.wait)
         executor._crew.send = noting("send", executor._crew.send)
         for item in numbered(1000):
-            number, line = item["n"], json.dumps(item)
             while not executor.has_room():
                 executor.collect()
-            executor.submit(Batch(number, LINES, [line], [number], [number + 1]))
+            executor.submit(batch_of(item))
         executor.close()
         after_wait = [next_one for one, next_one in zip(done, done[1:]) if one == "wait"]
         assert after_wait.count("send") > len(after_wait) / 2
@@ -277,8 +280,7 @@ class TestOrder:
         inputs, came = numbered(1100, {1000: {"do": "sleep", "seconds": 1}}), {}
         while inputs or not executor.is_idle():
             while inputs and executor.has_room():
-                number, line = inputs[0]["n"], json.dumps(inputs.pop(0))
-                executor.submit(Batch(number, LINES, [line], [number], [number + 1]))
+                executor.submit(batch_of(inputs.pop(0)))
             came.update((result.number, time.monotonic()) for result in executor.collect())
         executor.close()
         assert list(came) == list(range(1100))

@@ -17,7 +17,6 @@ import cloudpickle
 _LENGTH = struct.Struct("!Q")
 _READ_SIZE = 1 << 18
 _SMALL = 1 << 18
-_BUFFER_SIZE = 1 << 20
 
 
 def dumps(value: Any) -> bytes:
@@ -26,18 +25,6 @@ def dumps(value: Any) -> bytes:
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception:
         return cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-
-
-def connected_pair() -> Tuple[socket.socket, socket.socket]:
-    """
-    Two sockets for the ends of a channel. By default, Linux lets so few results wait in between (50
-    of 2 KB, 25 of 4) that a worker with short batches would have to wait for the parent to read
-    them. It may allow less than is asked for, but twice as much in any case.
-    """
-    pair = socket.socketpair()
-    for sock in pair:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_SIZE)
-    return pair
 
 
 class Channel:

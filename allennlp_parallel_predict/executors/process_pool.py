@@ -21,7 +21,7 @@ out by predicting each alone.
 
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from allennlp.predictors import Predictor
 from overrides import overrides
@@ -191,11 +191,8 @@ class ProcessPoolExecutor(SupervisedExecutor):
         messages = [event.message for event in events if event.message is not None]
         nobody_died = len(messages) == len(events)
         if nobody_died and self._crew.max_batches is None:
-            results = self._after_results([event.member for event in events], messages)
-        else:
-            results = self._after_each(events)
-        self._hand_out()
-        return results
+            return self._after_results([event.member for event in events], messages)
+        return self._after_each(events)
 
     def _after_results(
         self, members: List[Member], messages: List[memoryview]
@@ -228,6 +225,7 @@ class ProcessPoolExecutor(SupervisedExecutor):
             task = crew.finish_task(member)
             self._in_work -= 1
             results += self._settle(task, result, len(message))
+        self._hand_out()
         return results
 
     def _after_death(self, member: Member) -> List[BatchResult]:
@@ -244,7 +242,7 @@ class ProcessPoolExecutor(SupervisedExecutor):
         """Whether the member was perhaps at several batches at once. Its first is by itself."""
         return self._is_in_lockstep and member.finished > 0 and not member.tasks[0].is_alone
 
-    def _unpacked(self, message: Any) -> BatchResult:
+    def _unpacked(self, message: memoryview) -> BatchResult:
         result = load_result(message)
         if result.state_change is not None:
             self._note_state(result.state_change)

@@ -41,7 +41,6 @@ from allennlp_parallel_predict.batching import Batch
 from allennlp_parallel_predict.errors import RemoteError
 from allennlp_parallel_predict.executors.channel import (
     Channel,
-    connected_pair,
     dumps,
     is_readable,
     receive_blocking,
@@ -151,7 +150,7 @@ def fork_worker(
         The parent's ends of other workers' connections. The child closes them: a worker whose
         parent dies sees the end of its connection only if nobody else holds it open.
     """
-    parent_end, child_end = connected_pair()
+    parent_end, child_end = socket.socketpair()
     parent = os.getpid()
     # Until the child has let go of the parent's handlers, which write the parent's output.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
@@ -244,7 +243,7 @@ def spawn_worker(
     on_gpu : `torch.Tensor`, optional (default = `None`)
         The copy of the packed model that the workers of its GPU share.
     """
-    parent_end, child_end = connected_pair()
+    parent_end, child_end = socket.socketpair()
     passed = [child_end.fileno(), packed.file.fileno()]
     numbers = [*passed, packed.size, os.getpid()]
     child = subprocess.Popen(
