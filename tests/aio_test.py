@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 
 import anyio
 import pytest
@@ -85,9 +84,8 @@ async def test_a_long_list_and_a_stream_hold_nobody_up():
             asyncio.ensure_future(consume()),
         ]
         await asyncio.sleep(0.2)
-        start = time.monotonic()
         await predictor.predict_json({"n": 1})
-        assert time.monotonic() - start < 1.5  # of more than six seconds
+        assert predictor.statistics().inputs < 300  # of 600
         assert not any(task.done() for task in tasks)
         for task in tasks:
             task.cancel()
@@ -97,20 +95,33 @@ async def test_a_long_list_and_a_stream_hold_nobody_up():
 @run
 async def test_the_event_loop_never_waits():
     async with faulty_async(max_batch_size=32) as predictor:
-        end = time.monotonic() + 3
+        await predictor.predict_json({"n": 0})
+        # Whoever waits for a worker now waits until it goes on, below, after the ticks.
+        for worker in workers():
+            worker.suspend()
+        calls = asyncio.gather(*(predictor.predict_json({"n": n, "pad": 2000}) for n in range(64)))
+        busy = await ticks(500)
+        assert not calls.done()
+        for worker in workers():
+            worker.resume()
+        assert numbers(await calls) == list(range(64))
+        # Nor does it work for long: a tick in a thousand may, as when garbage is collected.
+        assert busy[-1] < 0.5 and busy[len(busy) * 99 // 100] < 0.02
+
+
+@run
+async def test_results_come_to_the_event_loop_in_small_pieces():
+    async with faulty_async(max_batch_size=32) as predictor:
 
         async def call(n):
-            while time.monotonic() < end:
+            for _ in range(20):
                 await predictor.predict_json({"n": n, "pad": 2000})
 
-        for attempt in range(3):  # others use this machine too
-            end = time.monotonic() + 2
-            calls = asyncio.gather(*map(call, range(64)))
-            late = await ticks(calls)
-            p99 = late[len(late) * 99 // 100]
-            if p99 < 0.02:
-                break
-        assert p99 < 0.02 and len(late) > 200
+        calls = asyncio.gather(*map(call, range(64)))
+        busy = []
+        while not calls.done():
+            busy += await ticks(10)
+        assert sorted(busy)[len(busy) * 99 // 100] < 0.02
 
 
 class TestCancelling:
@@ -287,13 +298,11 @@ class TestLoops:
 
 @run
 async def test_closing_finishes_what_is_under_way():
-    async with faulty_async(num_workers=1, max_batch_size=2, max_latency=10) as predictor:
+    async with faulty_async(num_workers=1, max_batch_size=2, max_latency=1000) as predictor:
         slow = [{"n": n, "do": "sleep", "seconds": 0.1} for n in range(7)]
         calls = [asyncio.ensure_future(predictor.predict_json(inputs)) for inputs in slow]
         await asyncio.sleep(0.05)
-        start = time.monotonic()
     assert numbers(await asyncio.gather(*calls)) == list(range(7))
-    assert time.monotonic() - start < 5
     with pytest.raises(PredictorClosed):
         await predictor.predict_json({"n": 1})
 

@@ -84,7 +84,6 @@ class TestTheEnd:
         predictor.close()
 
     def test_an_error_in_the_block_ends_it_at_once(self):
-        start = time.monotonic()
         with ThreadPoolExecutor(1) as thread:
             with pytest.raises(KeyError), faulty() as predictor:
                 call = thread.submit(predictor.predict_json, {"n": 0, "do": "hang"})
@@ -92,7 +91,6 @@ class TestTheEnd:
                 raise KeyError
             with pytest.raises(PredictorClosed):
                 call.result()
-        assert time.monotonic() - start < 5
 
     def test_letting_go_of_it_is_enough(self):
         predictor = faulty()

@@ -40,9 +40,7 @@ class BatchesPredictor(TimedPredictor):
 class TestSearch:
     def test_it_finds_many_workers_and_large_batches(self):
         tuner = Tuner(BatchesPredictor(), inputs(300), LINES, cpus=2)
-        start = time.monotonic()
         best = tuner.search(5.0)[0]
-        assert time.monotonic() - start < 30
         assert best.candidate.workers == 2 and best.candidate.batch_size >= 16
         assert best.same_bytes is True and best.memory > 1 << 20
 
