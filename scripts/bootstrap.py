@@ -12,6 +12,7 @@ import argparse
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -250,6 +251,14 @@ def install(venv: Path) -> None:
         raise BootstrapError("installing the project failed; see %s" % LOG)
 
 
+def clear_executable_stacks(venv: Path) -> None:
+    """glibc 2.41 and later refuses to load torch 1.12 otherwise."""
+    path = ROOT / "allennlp_parallel_predict" / "doctor" / "executable_stack.py"
+    executable_stack = runpy.run_path(str(path))
+    for library in executable_stack["clear_all"](venv):
+        say("cleared the executable-stack flag of %s" % library.relative_to(venv))
+
+
 def parse_python(value: str) -> Tuple[List[str], Optional[str]]:
     """
     # Returns
@@ -285,6 +294,7 @@ def main() -> None:
             return
         make_venv(arguments.venv, wanted, python)
         install(arguments.venv)
+        clear_executable_stacks(arguments.venv)
     except BootstrapError as error:
         sys.exit("[env] " + str(error))
     say("%s is ready (%d s)" % (arguments.venv, time.monotonic() - start))

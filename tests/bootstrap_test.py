@@ -1,9 +1,11 @@
 import importlib.util
 import os
 import stat
+import struct
 import subprocess
 from pathlib import Path
 
+import orjson
 import pytest
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "bootstrap.py"
@@ -144,3 +146,17 @@ def test_an_interpreter_can_be_named(machine):
 def test_what_cannot_be_used_is_refused(machine, value):
     with pytest.raises(bootstrap.BootstrapError, match=value):
         bootstrap.parse_python(value)
+
+
+def test_clears_the_executable_stack_flag_in_the_environment(machine, capsys):
+    library = machine / "venv" / "lib" / "torch" / "lib" / "library.so"
+    library.parent.mkdir(parents=True)
+    [original] = Path(orjson.__file__).parent.glob("*.so")
+    content = bytearray(original.read_bytes())
+    at = content.index(struct.pack("<I", 0x6474E551), 64) + 4
+    content[at] |= 1
+    library.write_bytes(content)
+    bootstrap.clear_executable_stacks(machine / "venv")
+    content[at] &= ~1
+    assert library.read_bytes() == content
+    assert "lib/torch/lib/library.so" in capsys.readouterr().err
