@@ -4,27 +4,28 @@
 Importing this package registers its subcommand and classes; that is how AllenNLP finds plugins.
 """
 
-from allennlp_parallel_predict.aio import AsyncPredictor
-from allennlp_parallel_predict.batching import Batching, BucketBatching, InOrderBatching
-from allennlp_parallel_predict.command import ParallelPredict
-from allennlp_parallel_predict.driver import Statistics
-from allennlp_parallel_predict.errors import (
+from allennlp_parallel_predict.api.async_predictor import AsyncPredictor
+from allennlp_parallel_predict.api.dispatcher import Statistics
+from allennlp_parallel_predict.api.predictor import ParallelPredictor
+from allennlp_parallel_predict.commands.compare import ParallelCompare
+from allennlp_parallel_predict.commands.predict import ParallelPredict
+from allennlp_parallel_predict.commands.tune import ParallelTune
+from allennlp_parallel_predict.common.errors import (
     ModelStateError,
     ParallelPredictError,
     PredictionError,
     PredictorClosed,
     QueueFull,
-    RemoteTraceback,
     SettingsError,
     WorkerDied,
     WorkerError,
     WorkerTimeout,
 )
+from allennlp_parallel_predict.common.remote_errors import RemoteTraceback
+from allennlp_parallel_predict.data.batching import Batching, BucketBatching, InOrderBatching
 from allennlp_parallel_predict.executors import Executor, InProcessExecutor, ProcessPoolExecutor
-from allennlp_parallel_predict.predictor import ParallelPredictor
-from allennlp_parallel_predict.profiling.compare import ParallelCompare
+from allennlp_parallel_predict.executors.ray.executor import RayExecutor
 from allennlp_parallel_predict.settings import Settings
-from allennlp_parallel_predict.tune import ParallelTune
 
 __all__ = [
     "AsyncPredictor",
@@ -43,6 +44,7 @@ __all__ = [
     "PredictorClosed",
     "ProcessPoolExecutor",
     "QueueFull",
+    "RayExecutor",
     "RemoteTraceback",
     "Settings",
     "SettingsError",

@@ -11,8 +11,8 @@ from allennlp.common import FromParams, Params, Registrable
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.params import parse_overrides, with_overrides
 
-from allennlp_parallel_predict.batching import Batching
-from allennlp_parallel_predict.errors import SettingsError
+from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.data.batching import Batching
 from allennlp_parallel_predict.executors import Executor
 
 ON_ERROR = ("raise", "skip", "placeholder")
@@ -70,7 +70,7 @@ class Settings(FromParams):
         self.checkpoint_interval = checkpoint_interval
 
     @property
-    def keeps_bits(self) -> bool:
+    def is_exact(self) -> bool:
         """Whether the output has to have all bits of `predict`'s: this batching may never do so."""
         return self.exact and self.batching.exact
 

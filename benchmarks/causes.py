@@ -23,17 +23,16 @@ if __name__ == "__main__":
     # The repository instead of this folder, whose names AllenNLP's search for plugins would find.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks import measure, report, workloads  # noqa: E402
-from benchmarks.contestants import Contestant, common  # noqa: E402
-from benchmarks.workloads import CACHE, ROOT, Workload  # noqa: E402
-
-from allennlp_parallel_predict.live_beams import decode_live_beams_only  # noqa: E402
-from allennlp_parallel_predict.lockstep import (  # noqa: E402
+from allennlp_parallel_predict.accelerate.finished_beams import decode_live_beams_only  # noqa: E402
+from allennlp_parallel_predict.accelerate.operation_batching import (
     TOGETHER,
     Lockstep,
     layers_to_share,
 )
-from allennlp_parallel_predict.unpadded import skip_padding  # noqa: E402
+from allennlp_parallel_predict.accelerate.padding import skip_padding  # noqa: E402
+from benchmarks import measure, report, workloads  # noqa: E402
+from benchmarks.contestants import Contestant, common  # noqa: E402
+from benchmarks.workloads import CACHE, ROOT, Workload  # noqa: E402
 
 WORKERS = 2
 BATCH_SIZE = 32

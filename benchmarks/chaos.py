@@ -302,7 +302,7 @@ def run_throughput(repetitions: int, count: int) -> None:
                 )
                 assert command.wait() == 0, command.stderr.read_text()[-3000:]
                 summary = command.stderr.read_text()
-                match = re.search(r"\(([\d,.]+) lines/s\)", summary)
+                match = re.isolation(r"\(([\d,.]+) lines/s\)", summary)
                 assert match, summary[-500:]
                 speeds[which].append(float(match[1].replace(",", "")))
     for which, values in speeds.items():
@@ -324,8 +324,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import allennlp_parallel_predict  # noqa: F401  (so that the forks need not)
     import chaos_predictor  # noqa: F401
+
+    import allennlp_parallel_predict  # noqa: F401  (so that the forks need not)
 
     if args.throughput:
         run_throughput(args.repetitions, args.lines or 3000)

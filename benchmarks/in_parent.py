@@ -8,15 +8,15 @@ from typing import List, Sequence, Tuple
 import psutil
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.batching import InOrderBatching
+from allennlp_parallel_predict.common.messages import WorkerOptions
+from allennlp_parallel_predict.data.batching import InOrderBatching
+from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch
+from allennlp_parallel_predict.data.sinks import Sink
+from allennlp_parallel_predict.data.sources import LineSource
 from allennlp_parallel_predict.executors import ProcessPoolExecutor
-from allennlp_parallel_predict.interrupts import Interrupts
-from allennlp_parallel_predict.ordering import Run
-from allennlp_parallel_predict.pipeline import Pipeline
-from allennlp_parallel_predict.progress import Progress
-from allennlp_parallel_predict.sinks import Sink
-from allennlp_parallel_predict.sources import LineSource
-from allennlp_parallel_predict.worker import WorkerOptions
+from allennlp_parallel_predict.pipeline.pipeline import Pipeline
+from allennlp_parallel_predict.pipeline.progress import Progress
+from allennlp_parallel_predict.pipeline.signals import Interrupts
 
 Mark = Tuple[float, int, float, int]
 """A moment, the lines written by then, the CPU seconds and the resident bytes of this process."""
@@ -32,7 +32,7 @@ class MarkingSink(Sink):
         self._process = psutil.Process()
         self._next = 0.0
 
-    def write(self, runs: Sequence[Run]) -> None:
+    def write(self, runs: Sequence[CompletedBatch]) -> None:
         super().write(runs)
         if time.monotonic() >= self._next:
             self.mark()

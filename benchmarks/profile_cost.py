@@ -21,12 +21,14 @@ from allennlp.common.plugins import import_plugins
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from allennlp_parallel_predict.archives import load_predictor  # noqa: E402
-from allennlp_parallel_predict.batching import LINES, InOrderBatching  # noqa: E402
+from allennlp_parallel_predict.common.messages import LINES  # noqa: E402
+from allennlp_parallel_predict.common.messages import SLICES  # noqa: E402
+from allennlp_parallel_predict.common.messages import SUMS  # noqa: E402
+from allennlp_parallel_predict.common.messages import WorkerOptions  # noqa: E402
+from allennlp_parallel_predict.data.batching import InOrderBatching  # noqa: E402
+from allennlp_parallel_predict.data.sources import LineSource  # noqa: E402
 from allennlp_parallel_predict.executors import ProcessPoolExecutor  # noqa: E402
-from allennlp_parallel_predict.profiling.worker import SLICES, SUMS  # noqa: E402
-from allennlp_parallel_predict.sources import LineSource  # noqa: E402
-from allennlp_parallel_predict.worker import WorkerOptions  # noqa: E402
+from allennlp_parallel_predict.models.archives import load_predictor  # noqa: E402
 from benchmarks import report  # noqa: E402
 
 

@@ -21,10 +21,9 @@ from allennlp.data import DatasetReader, Vocabulary
 from allennlp.models import Model
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.archives import load_predictor
-from allennlp_parallel_predict.batching import LINES, Batch
+from allennlp_parallel_predict.common.messages import LINES, Batch, WorkerOptions
 from allennlp_parallel_predict.executors import Executor, ProcessPoolExecutor, RayExecutor
-from allennlp_parallel_predict.worker import WorkerOptions
+from allennlp_parallel_predict.models.archives import load_predictor
 from benchmarks import predictors, report  # noqa: F401  (the predictors are registered)
 from benchmarks.workloads import prepare
 

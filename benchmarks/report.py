@@ -20,7 +20,7 @@ Row = Dict[str, Any]
 
 _HEADER = """# Benchmarks
 
-Written by `make benchmark`; do not edit. {machine}
+OutputPosition by `make benchmark`; do not edit. {machine}
 
 Every contestant writes the predictions for the same file. The figures are medians over rounds in
 which all contestants take turns (`n`), with the smallest and the largest in brackets.

@@ -18,11 +18,13 @@ if __name__ == "__main__":
 
 from allennlp.common.plugins import import_plugins  # noqa: E402
 
-from allennlp_parallel_predict import tuning  # noqa: E402
-from allennlp_parallel_predict.archives import load_predictor  # noqa: E402
-from allennlp_parallel_predict.sources import LineSource  # noqa: E402
-from allennlp_parallel_predict.trials import BATCH_SIZES, Candidate, Tuner  # noqa: E402
-from allennlp_parallel_predict.tune import sample  # noqa: E402
+from allennlp_parallel_predict.commands.tune import sample  # noqa: E402
+from allennlp_parallel_predict.common import machine
+from allennlp_parallel_predict.data.sources import LineSource  # noqa: E402
+from allennlp_parallel_predict.models.archives import load_predictor  # noqa: E402
+from allennlp_parallel_predict.pipeline.tuner import BATCH_SIZES  # noqa: E402
+from allennlp_parallel_predict.pipeline.tuner import Candidate  # noqa: E402
+from allennlp_parallel_predict.pipeline.tuner import Tuner  # noqa: E402
 from benchmarks import predictors, report, workloads  # noqa: E402
 from benchmarks.workloads import Workload  # noqa: E402
 
@@ -45,7 +47,7 @@ def compare(workload: Workload, budget: float, seconds: float) -> str:
     """A row of the table."""
     predictor = load_predictor(str(workload.archive), workload.predictor)
     source = LineSource(str(workload.inputs))
-    inputs, cpus = sample(source, 2048), len(tuning.usable_cpus())
+    inputs, cpus = sample(source, 2048), len(machine.usable_cpus())
 
     def tuner() -> Tuner:
         return Tuner(
@@ -78,7 +80,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().split("\n\n")[0])
     parser.add_argument("--workloads", nargs="+", default=["g2p", "g2p-large", "minilm"])
     parser.add_argument("--budget", type=float, default=60.0, help="seconds for the command")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each trial of the search")
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="for each measurement of the search"
+    )
     args = parser.parse_args()
     import_plugins()
     assert predictors  # registered by its import
@@ -86,7 +90,7 @@ def main() -> None:
     print("Workers x threads, batching and batch size; lines/s.\n")
     print("| | chosen | | best of all | | chosen / best |")
     print("|---|---|--:|---|--:|--:|")
-    with tuning.ready_to_fork():
+    with machine.ready_to_fork():
         for workload in workloads.prepare(args.workloads):
             print(compare(workload, args.budget, args.seconds), flush=True)
 

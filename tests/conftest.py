@@ -14,23 +14,21 @@ TESTS = Path(__file__).parent
 FIXTURES = TESTS / "fixtures"
 
 # Before torch is imported, here or in a process that a test starts: one thread, which is what our
-# workers have by default on a small machine. Nothing may be downloaded. What AllenNLP is asked to
-# include lies in `fixtures`; the packages are found whatever folder a test runs in.
+# workers have by default on a small machine. Nothing may be downloaded. `tests` and
+# the package are found whatever folder a command runs in.
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")
 os.environ["ALLENNLP_CACHE_ROOT"] = str(TESTS.parent / ".pytest_cache" / "allennlp")
-PATHS = [str(FIXTURES), str(TESTS), str(TESTS.parent)]
-os.environ["PYTHONPATH"] = os.pathsep.join(PATHS + [os.environ.get("PYTHONPATH", "")]).strip(":")
-sys.path[:0] = [path for path in PATHS if path not in sys.path]
+os.environ["PYTHONPATH"] = f"{TESTS.parent}:{os.environ.get('PYTHONPATH', '')}".strip(":")
 
-pytest.register_assert_rewrite("running")
-from running import RUNNERS, Runner, leftover_children  # noqa: E402
+pytest.register_assert_rewrite("tests.support")
+from tests.support.running import RUNNERS, Runner, leftover_children  # noqa: E402
 
 
 def archives_key(folder: Path) -> str:
     """Changes with all that the archives are made from, and with the place, which some name."""
     recipe = hashlib.sha1(str(folder).encode())
-    for path in [TESTS / "archives.py", FIXTURES / "writing_model.py"]:
+    for path in [TESTS / "support" / "archives.py", FIXTURES / "writing_model.py"]:
         recipe.update(path.read_bytes())
     for package in ["allennlp", "allennlp-models", "torch", "transformers", "spacy"]:
         recipe.update(importlib.metadata.version(package).encode())
@@ -48,7 +46,7 @@ def archive(pytestconfig: pytest.Config) -> Callable[[str], str]:
         if not path.exists():
             # All at once, as most of the time goes into starting; and not in this process, which
             # tests fork, and which must have no threads then.
-            command = [sys.executable, str(TESTS / "archives.py"), str(folder)]
+            command = [sys.executable, "-m", "tests.support.archives", str(folder)]
             run = subprocess.run(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500
             )

@@ -5,7 +5,7 @@ import pytest
 from allennlp.common.checks import ConfigurationError
 
 from allennlp_parallel_predict import BucketBatching, InProcessExecutor, ProcessPoolExecutor
-from allennlp_parallel_predict.errors import SettingsError
+from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.settings import build_settings, read_settings, set_cuda_device
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.jsonnet"))

@@ -1,6 +1,7 @@
-from allennlp_parallel_predict.executors.executor import Executor, WorkerCounts
-from allennlp_parallel_predict.executors.in_process import InProcessExecutor
-from allennlp_parallel_predict.executors.process_pool import ProcessPoolExecutor
-from allennlp_parallel_predict.executors.ray import RayExecutor
+"""What runs batches: in this process, in a pool of processes, or on a Ray cluster."""
 
-__all__ = ["Executor", "InProcessExecutor", "ProcessPoolExecutor", "RayExecutor", "WorkerCounts"]
+from allennlp_parallel_predict.executors.base import Executor, WorkerCounts
+from allennlp_parallel_predict.executors.in_process import InProcessExecutor
+from allennlp_parallel_predict.executors.pool.executor import ProcessPoolExecutor
+
+__all__ = ["Executor", "InProcessExecutor", "ProcessPoolExecutor", "WorkerCounts"]

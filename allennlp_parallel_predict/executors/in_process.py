@@ -7,10 +7,10 @@ from typing import Deque, List, Optional, Sequence
 from allennlp.predictors import Predictor
 from overrides import overrides
 
-from allennlp_parallel_predict.batching import Batch
-from allennlp_parallel_predict.errors import SettingsError
-from allennlp_parallel_predict.executors.executor import Executor
-from allennlp_parallel_predict.worker import BatchResult, Worker, WorkerOptions
+from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.messages import Batch, BatchResult, WorkerOptions
+from allennlp_parallel_predict.executors.base import Executor
+from allennlp_parallel_predict.worker.worker import Worker
 
 
 @Executor.register("in_process")

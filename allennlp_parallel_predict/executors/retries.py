@@ -2,8 +2,7 @@
 
 from typing import Dict, Optional
 
-from allennlp_parallel_predict.batching import Batch
-from allennlp_parallel_predict.worker import RAISE, BatchResult, Failure
+from allennlp_parallel_predict.common.messages import RAISE, Batch, BatchResult, Failure
 
 MAX_DEATHS_IN_A_ROW = 3
 """
@@ -21,23 +20,25 @@ class Task:
 
     batch : `Batch`
         What the worker gets.
-    search : `Search`, optional (default = `None`)
-        The search for a culprit that this task is a part of.
+    isolation : `PoisonIsolation`, optional (default = `None`)
+        The isolation that this task is a part of.
     offset : `int`, optional (default = `0`)
         The place of the input in the batch that is searched.
     """
 
-    def __init__(self, batch: Batch, search: "Optional[Search]" = None, offset: int = 0) -> None:
+    def __init__(
+        self, batch: Batch, isolation: "Optional[PoisonIsolation]" = None, offset: int = 0
+    ) -> None:
         self.batch = batch
-        self.search = search
+        self.isolation = isolation
         self.offset = offset
         self.deaths = 0
         self.is_alone = False
         """Whether it is predicted by itself, so that it is clear what a worker died over."""
 
 
-class Search:
-    """Tries the inputs of a batch one at a time, so that only the one that kills is lost."""
+class PoisonIsolation:
+    """Tries the inputs of a batch one by one, so that only a poisonous one is lost."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -72,7 +73,7 @@ class Search:
         )
 
 
-def lost(batch: Batch, failure: Failure, on_error: str) -> BatchResult:
+def failed_result(batch: Batch, failure: Failure, on_error: str) -> BatchResult:
     """The result of a batch of one input that no worker survives."""
     if on_error == RAISE:
         return BatchResult(batch.number, fatal=failure)

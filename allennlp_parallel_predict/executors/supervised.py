@@ -13,23 +13,27 @@ from typing import Any, Deque, List, Optional
 from allennlp.predictors import Predictor
 from overrides import overrides
 
-from allennlp_parallel_predict.batching import Batch
-from allennlp_parallel_predict.errors import (
+from allennlp_parallel_predict.common.errors import (
     ModelStateError,
-    RemoteError,
     SettingsError,
     WorkerDied,
     WorkerError,
 )
-from allennlp_parallel_predict.executors.executor import Executor
-from allennlp_parallel_predict.executors.retries import MAX_DEATHS_IN_A_ROW, Search, Task, lost
-from allennlp_parallel_predict.executors.window import Window
-from allennlp_parallel_predict.model_state import stateful_encoder
-from allennlp_parallel_predict.worker import BatchResult, Failure, WorkerOptions
+from allennlp_parallel_predict.common.messages import Batch, BatchResult, Failure, WorkerOptions
+from allennlp_parallel_predict.common.remote_errors import RemoteError
+from allennlp_parallel_predict.executors.base import Executor
+from allennlp_parallel_predict.executors.inflight_window import InflightWindow
+from allennlp_parallel_predict.executors.retries import (
+    MAX_DEATHS_IN_A_ROW,
+    PoisonIsolation,
+    Task,
+    failed_result,
+)
+from allennlp_parallel_predict.models.state import stateful_encoder
 
 logger = logging.getLogger(__name__)
 
-IN_HAND = 2
+PREFETCH = 2
 """Batches that a worker has: the one that it computes and, so that it never waits, the next."""
 _WINDOW = 16
 """Batches a worker that may lie between the oldest unfinished one and the newest."""
@@ -41,7 +45,7 @@ _MAX_HELD_BYTES = 64 << 20
 class SupervisedExecutor(Executor):
     """
     The base of executors with workers that are watched and replaced. Who they are and how they are
-    talked to is up to the crew of a subclass.
+    talked to is up to the pool of a subclass.
 
     # Parameters
 
@@ -60,8 +64,8 @@ class SupervisedExecutor(Executor):
         If a setting has a value that it cannot have.
     """
 
-    _crew: Any
-    """Has `members`, each of which may have `in_hand` batches, and can `replace(member)`; from
+    _pool: Any
+    """Has `workers`, each of which may have `prefetch` batches, and can `replace(worker)`; from
     `start` on."""
 
     def __init__(
@@ -91,8 +95,10 @@ class SupervisedExecutor(Executor):
     def _forget_tasks(self) -> None:
         self._waiting: Deque[Task] = deque()
         self._in_work = 0
-        width = _WINDOW * self.num_workers if self.keeps_order else sys.maxsize
-        self._window = Window(width, _MAX_HELD_BYTES if self.keeps_order else sys.maxsize)
+        width = _WINDOW * self.num_workers if self.preserve_order else sys.maxsize
+        self._window = InflightWindow(
+            width, _MAX_HELD_BYTES if self.preserve_order else sys.maxsize
+        )
 
     def _note_state(self, change: str) -> None:
         if not self._allow_stateful_model:
@@ -109,21 +115,21 @@ class SupervisedExecutor(Executor):
 
     @overrides
     def has_room(self) -> bool:
-        most = self._crew.in_hand * self.num_workers + self._reserve()
-        if self.has_reserve:
+        most = self._pool.prefetch * self.num_workers + self._reserve()
+        if self.hold_back_last:
             most += self._ahead()
         return self._in_work < most and self._window.is_open(_RUN_AHEAD * most)
 
     def _reserve(self) -> int:
-        return self.num_workers if self.has_reserve and self.num_workers > 1 else 0
+        return self.num_workers if self.hold_back_last and self.num_workers > 1 else 0
 
     def _ahead(self) -> int:
         """The batches that wait so that there is something to hand out when results come."""
         return 0
 
-    def _in_hand(self) -> int:
+    def _prefetch_now(self) -> int:
         """The batches that a worker may have now."""
-        return self._crew.in_hand if len(self._waiting) > self._reserve() else 1
+        return self._pool.prefetch if len(self._waiting) > self._reserve() else 1
 
     @overrides
     def is_idle(self) -> bool:
@@ -153,8 +159,8 @@ class SupervisedExecutor(Executor):
 
     def _settle(self, task: Task, result: BatchResult, size: int) -> List[BatchResult]:
         """Takes the result of a task to where it belongs; returns what may leave the executor."""
-        if task.search is not None:
-            merged = task.search.add(task, result)
+        if task.isolation is not None:
+            merged = task.isolation.add(task, result)
             if merged is None:
                 return []
             result = merged
@@ -173,55 +179,53 @@ class SupervisedExecutor(Executor):
         return [result]
 
     def _replace(
-        self, member: Any, error: WorkerError, to_blame: Optional[Task], is_blameless: bool = False
+        self, worker: Any, error: WorkerError, suspect: Optional[Task], exonerated: bool = False
     ) -> List[BatchResult]:
         """
         Puts another worker in the place of one that has died.
 
         # Parameters
 
-        member : `Any`
+        worker : `Any`
             The place, which has `tasks`, `finished` and `deaths_in_a_row`.
         error : `WorkerError`
             What happened, in words.
-        to_blame : `Task`, optional
+        suspect : `Task`, optional
             What the worker died over, if it was at work.
-        is_blameless : `bool`, optional (default = `False`)
+        exonerated : `bool`, optional (default = `False`)
             Whether its end says nothing of the worker or of this batch.
         """
-        if self.state_change is not None and member.finished:
+        if self.state_change is not None and worker.finished:
             raise ModelStateError(
                 f"{error}. What this model predicts depends on the batches that it saw before "
                 f"({self.state_change}), and that state is lost: start the run anew"
             )
-        is_first_time = to_blame is None or (
-            len(to_blame.batch.values) == 1 and not to_blame.deaths
-        )
-        if is_first_time and not is_blameless:
-            member.deaths_in_a_row += 1
-        others = [task for task in member.tasks if task is not to_blame]
-        self._in_work -= len(member.tasks)
-        member.tasks.clear()
+        is_first_time = suspect is None or (len(suspect.batch.values) == 1 and not suspect.deaths)
+        if is_first_time and not exonerated:
+            worker.deaths_in_a_row += 1
+        others = [task for task in worker.tasks if task is not suspect]
+        self._in_work -= len(worker.tasks)
+        worker.tasks.clear()
         self._queue(*others, first=True)
-        if member.deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
+        if worker.deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
             raise WorkerDied(f"{error}; it is the third time in a row, so the run ends here")
         logger.warning("%s; it is replaced", error)
-        self._crew.replace(member)
-        # Last, as it may end this crew: where an input of the batch has shown that the model keeps
+        self._pool.replace(worker)
+        # Last, as it may end this pool: where an input of the batch has shown that the model keeps
         # state, one worker starts over.
-        return self._blame(to_blame, error) if to_blame is not None else []
+        return self._charge(suspect, error) if suspect is not None else []
 
-    def _blame(self, task: Task, error: WorkerError) -> List[BatchResult]:
+    def _charge(self, task: Task, error: WorkerError) -> List[BatchResult]:
         """The worker died over this task: tries it again, takes it apart, or gives it up."""
         task.deaths += 1
         if task.deaths <= self._max_retries:
             self._queue(task, first=True)
             return []
-        if task.search is None and len(task.batch.values) > 1:
-            self._queue(*Search(task.batch).tasks, first=True)
+        if task.isolation is None and len(task.batch.values) > 1:
+            self._queue(*PoisonIsolation(task.batch).tasks, first=True)
             return []
         failure = Failure(0, RemoteError.of(error))
-        return self._settle(task, lost(task.batch, failure, self._on_error), 0)
+        return self._settle(task, failed_result(task.batch, failure, self._on_error), 0)
 
     def _describe_workers(self, how: str) -> str:
         return f"{self.num_workers} worker{'s' * (self.num_workers > 1)} ({how})"

@@ -1,43 +1,13 @@
 """`allennlp parallel-compare A.json B.json`: two profiles by stage, with ratios."""
 
-import argparse
 import json
-import sys
 from typing import Any, List, Sequence
 
-from allennlp.commands.subcommand import Subcommand
-from overrides import overrides
-
-from allennlp_parallel_predict.errors import SettingsError, printed_for_people
+from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.stages import PARENT_STAGES, WORKER_STAGES
 from allennlp_parallel_predict.profiling.diagnosis import seconds_at_work
+from allennlp_parallel_predict.profiling.render import megabytes, table
 from allennlp_parallel_predict.profiling.report import VERSION, Report
-from allennlp_parallel_predict.profiling.stages import PARENT_STAGES, WORKER_STAGES
-from allennlp_parallel_predict.profiling.text import megabytes, table
-
-
-@Subcommand.register("parallel-compare")
-class ParallelCompare(Subcommand):
-    """Prints two files of `--profile` side by side."""
-
-    @overrides
-    def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
-        subparser = parser.add_parser(
-            self.name,
-            description="Compare two profiles of parallel-predict by stage.",
-            help="Compare two profiles of parallel-predict.",
-        )
-        subparser.add_argument("a", metavar="A.json", help="what --profile A.json wrote")
-        subparser.add_argument("b", metavar="B.json", help="what --profile B.json wrote")
-        subparser.set_defaults(func=_compare)
-        return subparser
-
-
-def _compare(args: argparse.Namespace) -> None:
-    with printed_for_people("allennlp parallel-compare"):
-        a, b = read_report(args.a), read_report(args.b)
-        print(compare(a, b, args.a, args.b))
-        if a["lines"] != b["lines"]:
-            print("\nThe runs had different input; compare the seconds a line.", file=sys.stderr)
 
 
 def read_report(path: str) -> Report:

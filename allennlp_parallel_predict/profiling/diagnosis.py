@@ -9,7 +9,7 @@ from other settings that the figures would show.
 from statistics import median
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
-from allennlp_parallel_predict.profiling.stages import (
+from allennlp_parallel_predict.common.stages import (
     FORWARD,
     ORDERING,
     READING,

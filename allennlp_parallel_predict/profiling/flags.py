@@ -7,10 +7,10 @@ import sys
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Iterator, Optional
 
-from allennlp_parallel_predict.errors import SettingsError
+from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.profiling.recorder import RunProfile
+from allennlp_parallel_predict.profiling.render import render
 from allennlp_parallel_predict.profiling.report import build_report
-from allennlp_parallel_predict.profiling.run import RunProfile
-from allennlp_parallel_predict.profiling.text import render
 from allennlp_parallel_predict.profiling.trace import chrome_trace
 from allennlp_parallel_predict.settings import Settings
 

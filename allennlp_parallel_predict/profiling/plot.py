@@ -12,41 +12,41 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy
 
-from allennlp_parallel_predict.errors import SettingsError
-from allennlp_parallel_predict.profiling import stages as names
+from allennlp_parallel_predict.common import stages
+from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.stages import PARENT_STAGES, WORKER_STAGES
+from allennlp_parallel_predict.common.stopwatch import Span
+from allennlp_parallel_predict.profiling.recorder import RunProfile, Timeline
+from allennlp_parallel_predict.profiling.render import render
 from allennlp_parallel_predict.profiling.report import Report
-from allennlp_parallel_predict.profiling.run import RunProfile, Track
-from allennlp_parallel_predict.profiling.stages import PARENT_STAGES, WORKER_STAGES
-from allennlp_parallel_predict.profiling.stopwatch import Slice
-from allennlp_parallel_predict.profiling.text import render
 
 _FORMATS = (".png", ".svg", ".html")
 _COLOURS = {
-    names.FORWARD: "#3a6fb0",
-    names.LOAD_LINE: "#7fc4d6",
-    names.TO_INSTANCE: "#2f9c95",
-    names.INDEXING: "#86b84f",
-    names.TO_DEVICE: "#c3c94a",
-    names.READABLE: "#f2b134",
-    names.SPLITTING: "#f7d58b",
-    names.SANITIZE: "#e07f3e",
-    names.PREDICTOR: "#8a5a3b",
-    names.DUMP_LINE: "#c0392b",
-    names.SENDING: "#8e5bb0",
-    names.RECEIVING: "#c9a6dd",
-    names.STARTING: "#b8ab98",
-    names.WAITING: "#e4e4e4",
-    names.OTHER: "#5c5c5c",
-    names.IMPORTS: "#cdbb98",
-    names.EXTRACTING: "#a98f63",
-    names.LOADING: "#86703f",
-    names.STARTING_WORKERS: "#b8ab98",
-    names.READING: "#7fc4d6",
-    names.WAITING_FOR_INPUT: "#f3c9c4",
-    names.WAITING_FOR_WORKERS: "#e4e4e4",
-    names.ORDERING: "#86b84f",
-    names.WRITING: "#c0392b",
-    names.ENDING: "#b8ab98",
+    stages.FORWARD: "#3a6fb0",
+    stages.LOAD_LINE: "#7fc4d6",
+    stages.TO_INSTANCE: "#2f9c95",
+    stages.INDEXING: "#86b84f",
+    stages.TO_DEVICE: "#c3c94a",
+    stages.READABLE: "#f2b134",
+    stages.SPLITTING: "#f7d58b",
+    stages.SANITIZE: "#e07f3e",
+    stages.PREDICTOR: "#8a5a3b",
+    stages.DUMP_LINE: "#c0392b",
+    stages.SENDING: "#8e5bb0",
+    stages.RECEIVING: "#c9a6dd",
+    stages.STARTING: "#b8ab98",
+    stages.WAITING: "#e4e4e4",
+    stages.OTHER: "#5c5c5c",
+    stages.IMPORTS: "#cdbb98",
+    stages.EXTRACTING: "#a98f63",
+    stages.LOADING: "#86703f",
+    stages.STARTING_WORKERS: "#b8ab98",
+    stages.READING: "#7fc4d6",
+    stages.WAITING_FOR_INPUT: "#f3c9c4",
+    stages.WAITING_FOR_WORKERS: "#e4e4e4",
+    stages.ORDERING: "#86b84f",
+    stages.WRITING: "#c0392b",
+    stages.ENDING: "#b8ab98",
 }
 _STAGES = list(dict.fromkeys([*WORKER_STAGES, *PARENT_STAGES]))
 _LEVELS = 24
@@ -167,13 +167,13 @@ def _title(report: Report) -> str:
 
 
 def _draw_timeline(
-    axis: Any, tracks: Sequence[Track], span: Tuple[float, float], title: str
+    axis: Any, tracks: Sequence[Timeline], span: Tuple[float, float], title: str
 ) -> None:
     start, end = span
     end = max(end, start + 1e-3)
     edges = numpy.linspace(start, end, _COLUMNS + 1)
     gap = numpy.full((_LEVELS // 5, _COLUMNS, 3), 255, dtype=numpy.uint8)
-    rows = [numpy.concatenate([_row(track.slices, edges), gap]) for track in tracks]
+    rows = [numpy.concatenate([_row(track.spans, edges), gap]) for track in tracks]
     axis.imshow(
         numpy.concatenate(rows),
         aspect="auto",
@@ -189,17 +189,17 @@ def _draw_timeline(
     axis.tick_params(axis="y", length=0)
 
 
-def _row(slices: Sequence[Slice], edges: Any) -> Any:
+def _row(spans: Sequence[Span], edges: Any) -> Any:
     """A row of the timeline as pixels."""
     width = edges[1] - edges[0]
-    by_stage: Dict[str, List[Slice]] = {}
-    for item in slices:
+    by_stage: Dict[str, List[Span]] = {}
+    for item in spans:
         by_stage.setdefault(item.stage, []).append(item)
     shares = numpy.zeros((len(_STAGES), len(edges) - 1))
     for number, stage in enumerate(_STAGES):
         if stage in by_stage:
             shares[number] = _seconds(by_stage[stage], edges) / width
-    # The moments between two stages are too short to be slices.
+    # The moments between two stages are too short to be spans.
     total = shares.sum(axis=0)
     shares = numpy.where(total > 0.5, shares / numpy.maximum(total, 1e-9), shares)
     # What is at a height is the first stage whose sum with those before it reaches that high.
@@ -209,10 +209,10 @@ def _row(slices: Sequence[Slice], edges: Any) -> Any:
     return _palette()[index][::-1]
 
 
-def _seconds(slices: Sequence[Slice], edges: Any) -> Any:
+def _seconds(spans: Sequence[Span], edges: Any) -> Any:
     """How long a stage took between each two edges."""
-    times = numpy.array([(item.start, item.end) for item in slices]).ravel()
-    steps = numpy.array([(0.0, item.end - item.start) for item in slices]).ravel()
+    times = numpy.array([(item.start, item.end) for item in spans]).ravel()
+    steps = numpy.array([(0.0, item.end - item.start) for item in spans]).ravel()
     return numpy.diff(numpy.interp(edges, times, numpy.cumsum(steps)))
 
 

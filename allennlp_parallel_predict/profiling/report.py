@@ -4,18 +4,13 @@ from typing import Any, Dict, Sequence
 
 import numpy
 
-from allennlp_parallel_predict.batching import Batching
+from allennlp_parallel_predict.common.machine import has_slow_mkl, usable_cpus
+from allennlp_parallel_predict.common.stages import PARENT_STAGES, STARTING, WAITING, WORKER_STAGES
+from allennlp_parallel_predict.data.batching import Batching
 from allennlp_parallel_predict.profiling.diagnosis import diagnose
 from allennlp_parallel_predict.profiling.memory import total_memory
-from allennlp_parallel_predict.profiling.run import RunProfile, SlowBatch, Track
-from allennlp_parallel_predict.profiling.stages import (
-    PARENT_STAGES,
-    STARTING,
-    WAITING,
-    WORKER_STAGES,
-)
+from allennlp_parallel_predict.profiling.recorder import RunProfile, SlowBatch, Timeline
 from allennlp_parallel_predict.settings import Settings
-from allennlp_parallel_predict.tuning import has_slow_mkl, usable_cpus
 
 Report = Dict[str, Any]
 
@@ -58,7 +53,7 @@ def build_report(profile: RunProfile, settings: Settings) -> Report:
         "num_workers": executor.num_workers,
         "threads_per_worker": max((t.last.threads for t in tracks if t.last), default=0),
         "cpus": executor.cpus or len(usable_cpus()),
-        "slow_mkl": settings.keeps_bits and has_slow_mkl(),
+        "slow_mkl": settings.is_exact and has_slow_mkl(),
         "batching": {"type": _type_name(batching), **_plain(vars(batching))},
         "seconds": {
             "wall": profile.parent.end - profile.parent.start,
@@ -101,7 +96,7 @@ def build_report(profile: RunProfile, settings: Settings) -> Report:
 
 
 def _worker(
-    name: str, track: Track, profile: RunProfile, since: float, end: float, is_last: bool
+    name: str, track: Timeline, profile: RunProfile, since: float, end: float, is_last: bool
 ) -> Dict[str, Any]:
     last = track.last
     waiting = track.stages.get(WAITING, 0.0)
@@ -129,7 +124,7 @@ def _padding(profile: RunProfile) -> Dict[str, Any]:
     return {"share": share, "tokens": profile.tokens, "with_padding": profile.padded}
 
 
-def _batch_seconds(tracks: Sequence[Track]) -> Dict[str, float]:
+def _batch_seconds(tracks: Sequence[Timeline]) -> Dict[str, float]:
     seconds = numpy.array([value for track in tracks for value in track.seconds])
     if not len(seconds):
         return {}

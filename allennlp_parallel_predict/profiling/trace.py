@@ -2,15 +2,15 @@
 
 from typing import Any, Dict, Iterator, List
 
-from allennlp_parallel_predict.profiling.run import RunProfile, Track
+from allennlp_parallel_predict.profiling.recorder import RunProfile, Timeline
 
 Event = Dict[str, Any]
 
 
 def chrome_trace(profile: RunProfile) -> Dict[str, Any]:
     """
-    One track for the parent and one for each worker. A worker's batches are slices, and its stages
-    are slices inside them, with the input lines as arguments.
+    One track for the parent and one for each worker. A worker's batches are spans, and its stages
+    are spans inside them, with the input lines as arguments.
     """
     tracks = sorted(profile.workers.values(), key=lambda track: track.start)
     pid, origin = profile.parent.pid, profile.parent.start
@@ -27,10 +27,10 @@ def _name(what: str, pid: int, tid: int, **args: Any) -> Event:
     return {"name": what, "ph": "M", "pid": pid, "tid": tid, "args": args}
 
 
-def _events(track: Track, pid: int, tid: int, origin: float) -> Iterator[Event]:
+def _events(track: Timeline, pid: int, tid: int, origin: float) -> Iterator[Event]:
     # Of two that begin together the longer one is the outer one.
-    slices = sorted([*track.slices, *track.spans], key=lambda item: (item.start, -item.end))
-    for item in slices:
+    spans = sorted([*track.spans, *track.batches], key=lambda item: (item.start, -item.end))
+    for item in spans:
         yield {
             "name": item.stage,
             "cat": "batch" if item.stage.startswith("batch ") else "stage",

@@ -1,0 +1,1 @@
+"""Fewer operations for the same numbers. Entered at one point: `predictor.tune_predictor`."""

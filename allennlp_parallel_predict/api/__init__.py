@@ -1,0 +1,1 @@
+"""The interfaces for Python and asyncio, and the thread that serves them."""

@@ -1,0 +1,103 @@
+"""
+What can go wrong, as exceptions, and how they reach a person:
+
+    ParallelPredictError
+    ├── SettingsError      (also a ConfigurationError) a setting that cannot be
+    ├── ResumeError        (also a ConfigurationError) a checkpoint that does not fit this run
+    ├── TooManyErrors      more failed inputs than `max_errors`
+    ├── PredictionError    a model's failure whose own exception type cannot be rebuilt here
+    ├── ModelStateError    a model that changes itself was run in several workers
+    ├── PredictorClosed    a call to a `ParallelPredictor` or `AsyncPredictor` that is closed
+    ├── QueueFull          more inputs wait than `max_waiting`
+    └── WorkerError
+        ├── WorkerDied     a worker process ended while it held a batch
+        └── WorkerTimeout  a worker process was over `batch_timeout`
+
+Exceptions that `allennlp predict` would raise keep their type. One that is a mistake of the user's
+carries an explanation (see `explain`), and the command prints that instead of a traceback.
+"""
+
+from contextlib import contextmanager
+from typing import Iterator, Type, TypeVar
+
+from allennlp.common.checks import ConfigurationError
+
+E = TypeVar("E", bound=BaseException)
+
+
+class ParallelPredictError(Exception):
+    """The base class of this package's exceptions."""
+
+
+class ExplainedError(ParallelPredictError):
+    """An error whose message says all there is to say: its traceback would tell a user nothing."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        explain(self, message)
+
+
+class SettingsError(ExplainedError, ConfigurationError):
+    """A setting that does not exist or has a value that it cannot have."""
+
+
+class ResumeError(SettingsError):
+    """A checkpoint that is damaged or belongs to another run."""
+
+
+class PredictionError(ParallelPredictError):
+    """A failure in a worker whose own exception type does not exist in this process."""
+
+
+class TooManyErrors(ExplainedError):
+    """More inputs failed than `max_errors` allows."""
+
+
+class ModelStateError(ExplainedError):
+    """A model that changes itself while it predicts was run in several workers."""
+
+
+class PredictorClosed(ParallelPredictError):
+    """A call to a predictor that has been closed, or was while the call waited."""
+
+
+class QueueFull(ParallelPredictError):
+    """As many inputs wait for a worker as `max_waiting` allows."""
+
+
+class WorkerError(ExplainedError):
+    """A worker process failed, rather than the code that it ran."""
+
+
+class WorkerDied(WorkerError):
+    """A worker process ended while it held a batch."""
+
+
+class WorkerTimeout(WorkerError):
+    """A worker process took longer than `batch_timeout` and was ended."""
+
+
+def explain(error: E, explanation: str) -> E:
+    """Marks `error` as a mistake of the user's and says, for a person, what it is about."""
+    error.explanation = explanation  # type: ignore[attr-defined]
+    return error
+
+
+@contextmanager
+def user_error_context(what: str, *types: Type[BaseException]) -> Iterator[None]:
+    """
+    Explains the errors of some types that are raised inside.
+
+    # Examples
+
+    ```python
+    with user_error_context("cannot read the input file", OSError):
+        open(path)
+    ```
+    """
+    try:
+        yield
+    except types as error:
+        if not hasattr(error, "explanation"):
+            explain(error, f"{what}: {error or type(error).__name__}")
+        raise

@@ -1,0 +1,148 @@
+"""The messages between the parent and its workers: batches, options and results."""
+
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from allennlp_parallel_predict.common.remote_errors import RemoteError
+from allennlp_parallel_predict.common.stopwatch import Span
+
+LINES = "lines"
+"""Raw lines in, text out: what the command does."""
+INSTANCES = "instances"
+"""`Instance`s from a dataset reader in, text out: `--use-dataset-reader`."""
+JSON = "json"
+"""Dictionaries in, dictionaries out: the Python interface."""
+WHOLE_JSON, WHOLE_INSTANCES = "whole_json", "whole_instances"
+"""The list of one call of `predict_batch_json` or `predict_batch_instance`: a batch even of one."""
+
+
+class Batch(NamedTuple):
+    """What a worker predicts at once."""
+
+    number: int
+    kind: str
+    values: List[Any]
+    positions: Sequence[int]
+    line_numbers: Sequence[int]
+    ends_window: bool = True
+    """No later batch holds an input from before the end of this one: a run may resume here."""
+
+    def to_message(self) -> Tuple[int, str, List[Any], Optional[int]]:
+        """What a worker has to know; of the positions only the first, if the others follow it."""
+        first = self.positions[0] if are_consecutive(self.positions) else None
+        return self.number, self.kind, self.values, first
+
+    @classmethod
+    def of_message(cls, number: int, kind: str, values: List[Any], first: Optional[int]) -> "Batch":
+        """What a worker knows of a batch."""
+        positions = () if first is None else range(first, first + len(values))
+        return cls(number, kind, values, positions, ())
+
+    def only(self, offset: int) -> "Batch":
+        """The batch of the one input at `offset`."""
+        return self._replace(
+            values=[self.values[offset]],
+            positions=[self.positions[offset]],
+            line_numbers=[self.line_numbers[offset]],
+        )
+
+    def text(self, offset: int) -> str:
+        """The input at `offset` for an error message; an instance has no short form."""
+        value = self.values[offset]
+        return value.rstrip("\r\n") if isinstance(value, str) else f"({type(value).__name__})"
+
+    def describe(self) -> str:
+        lines = sorted(self.line_numbers)
+        noun = "input line" if self.kind in (LINES, INSTANCES) else "input"
+        if len(lines) == 1:
+            return f"{noun} {lines[0]}"
+        among = "" if lines[-1] - lines[0] < 2 * len(lines) else f"{len(lines)} of "
+        return f"{among}{noun}s {lines[0]}-{lines[-1]}"
+
+
+def are_consecutive(positions: Sequence[int]) -> bool:
+    """Whether there are any, and each but the first is one more than the one before."""
+    if isinstance(positions, range):
+        return len(positions) > 0 and positions.step == 1
+    return len(positions) > 0 and list(positions) == list(
+        range(positions[0], positions[0] + len(positions))
+    )
+
+
+RAISE = "raise"
+"""The `on_error` that ends the run at any failure, as `allennlp predict` does."""
+
+
+class WorkerOptions(NamedTuple):
+    """What every worker of a run is told once."""
+
+    on_error: str = RAISE
+    echo_inputs: bool = False
+    """Whether the console shows the inputs, so that their descriptions are sent back."""
+    encoding: Optional[str] = None
+    """See `Source.encoding`."""
+    returns_dicts: bool = False
+    """
+    Whether outputs stay the predictor's dictionaries instead of becoming text. Inputs come and
+    outputs go pickled one by one: each time that the input is needed it is as the caller gave it.
+    """
+    profile: Optional[str] = None
+    """The level of detail of a profile, or `None` for no profile."""
+    exact: bool = True
+    """Whether all bits have to be those of `allennlp predict`: see `Settings.exact`."""
+    lockstep: bool = False
+    """Whether a worker may predict several batches of one input at once."""
+
+
+TIMES = "times"
+"""The level of detail that has no stages, and so no hooks."""
+SUMS = "sums"
+"""The level of detail that a report needs."""
+SPANS = "spans"
+"""The level of detail that a timeline needs."""
+
+
+class BatchProfile(NamedTuple):
+    """What a worker did from the end of the batch before to the end of this one."""
+
+    pid: int
+    since: float
+    """The end of the batch before, or the start of the worker."""
+    started: float
+    ended: float
+    stages: Dict[str, float]
+    lengths: List[int]
+    """Of the instances, in tokens."""
+    tokens: int
+    padded: int
+    """The tokens with the padding."""
+    threads: int
+    cpu_seconds: float
+    """Of the process, as long as it has been the worker's."""
+    spans: List[Span]
+
+
+class Failure(NamedTuple):
+    """One input that could not be predicted."""
+
+    offset: int
+    """Its place in the batch."""
+    error: RemoteError
+
+
+class BatchResult(NamedTuple):
+    """What became of a batch."""
+
+    number: int
+    outputs: List[Any] = []
+    """By offset; shorter than the batch if the predictor gave less, `None` for a failure."""
+    descriptions: Optional[List[Optional[str]]] = None
+    """The inputs as the console shows them, by offset."""
+    printed: Optional[Dict[int, str]] = None
+    """What the predictor printed itself, by the offset of the output that it came before."""
+    failures: List[Failure] = []
+    fatal: Optional[Failure] = None
+    """The failure that ends the run, after the outputs before it."""
+    state_change: Optional[str] = None
+    """What the model changed in itself, so that later outputs may depend on this batch."""
+    profile: Optional[BatchProfile] = None
+    """Where the time went, if that was asked for."""

@@ -1,0 +1,1 @@
+"""The way of an input: sources, batching, and back into order, to sinks."""

@@ -1,0 +1,182 @@
+"""
+Groups inputs into batches.
+
+A batch is what a worker predicts at once. Its grouping is visible in the output of some models
+(padding changes the last digits, outputs that are not per instance are dropped), so the default,
+`in_order`, makes exactly the groups that `allennlp predict` makes.
+"""
+
+from functools import partial
+from typing import Any, Iterable, Iterator, List, Optional
+
+from allennlp.common import Registrable
+
+from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.messages import Batch
+from allennlp_parallel_predict.data.inputs import Block, Input, in_blocks, to_block
+
+
+class Batching(Registrable):
+    """
+    The base class of the ways to group inputs. Subclasses implement `groups`.
+
+    # Parameters
+
+    batch_size : `int`, optional (default = `1`)
+        The number of inputs in a batch, as in `allennlp predict --batch-size`.
+    """
+
+    default_implementation = "in_order"
+    exact = True
+    """Whether the groups are those of `allennlp predict`, so that the last digits can be too."""
+
+    def __init__(self, batch_size: int = 1) -> None:
+        if batch_size < 1:
+            raise SettingsError(f"batching.batch_size must be at least 1, but it is {batch_size}")
+        self.batch_size = batch_size
+
+    def batches(self, inputs: Iterable[Optional[Input]], kind: str) -> Iterator[Optional[Batch]]:
+        """
+        Yields batches, and passes on the `None`s by which a source says that nothing is there yet.
+        """
+        number = 0
+        for group in self.groups(inputs):
+            if group is None:
+                yield None
+                continue
+            members, ends_window = group
+            block = members if isinstance(members, Block) else to_block(members)
+            yield Batch(number, kind, *block, ends_window)
+            number += 1
+
+    def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
+        """
+        Yields `(inputs of a batch, whether it ends a window)` or `None`; every input once, and
+        none later than after a bounded number of others. The inputs are a list or a `Block`.
+        """
+        raise NotImplementedError
+
+    def span(self) -> int:
+        """The number of inputs after which grouping starts anew: `--shard` may cut there."""
+        return self.batch_size
+
+    def describe(self) -> str:
+        """What the grouping has brought, for the line at the end of a run; `""` if nothing."""
+        return ""
+
+
+@Batching.register("in_order")
+class InOrderBatching(Batching):
+    """The groups that `allennlp predict` makes: consecutive inputs, `batch_size` at a time."""
+
+    def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
+        # A source may have a faster way than input by input.
+        blocks = getattr(inputs, "blocks", partial(in_blocks, inputs))
+        for block in blocks(self.batch_size):
+            yield None if block is None else (block, True)
+
+
+@Batching.register("bucket")
+class BucketBatching(Batching):
+    """
+    Sorts the inputs of a window by length, so that a batch holds inputs of like length and little
+    of it is padding. Results still come out in input order. It changes the last digits of floats.
+
+    # Parameters
+
+    batch_size : `int`, optional (default = `32`)
+        The number of inputs in a batch.
+    window : `int`, optional (default = `2048`)
+        The number of inputs that are sorted together; it bounds the memory.
+    length : `str`, optional (default = `"characters"`)
+        What the length of an input line is: its `"characters"` or its whitespace `"tokens"`.
+    """
+
+    exact = False
+    # A class's attribute until the first input comes: the instance's are the settings.
+    _padding: Optional["Padding"] = None
+
+    def __init__(
+        self, batch_size: int = 32, window: int = 2048, length: str = "characters"
+    ) -> None:
+        super().__init__(batch_size)
+        if window < batch_size:
+            raise SettingsError(
+                f"batching.window must be at least batching.batch_size ({batch_size}), "
+                f"but it is {window}"
+            )
+        if length not in _LENGTHS:
+            raise SettingsError(
+                f"batching.length must be one of {', '.join(_LENGTHS)}, but it is {length!r}"
+            )
+        self.window = window
+        self.length = length
+
+    def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
+        self._padding = padding = Padding()
+        window: List[Input] = []
+        for item in inputs:
+            if item is None:
+                yield None
+                continue
+            window.append(item)
+            if len(window) == self.window:
+                yield from self._sorted_groups(window, padding)
+                window = []
+        yield from self._sorted_groups(window, padding)
+
+    def span(self) -> int:
+        return self.window
+
+    def describe(self) -> str:
+        saved = self._padding.saved() if self._padding is not None else None
+        return "" if saved is None else f"{saved:.0%} of the padding saved"
+
+    def _sorted_groups(self, window: List[Input], padding: "Padding") -> Iterator[Any]:
+        measured = [(_length(item.value, self.length), item) for item in window]
+        padding.add_plain([length for length, _ in measured], self.batch_size)
+        # The longest first: the last batches of a run are then short ones, and no worker is left
+        # alone with a long one.
+        measured.sort(key=lambda pair: pair[0], reverse=True)
+        for start in range(0, len(measured), self.batch_size):
+            group = measured[start : start + self.batch_size]
+            padding.add_sorted([length for length, _ in group])
+            yield [item for _, item in group], start + self.batch_size >= len(measured)
+
+
+class Padding:
+    """Adds up how much of the batches is padding: as they are, and as `in_order` makes them."""
+
+    def __init__(self) -> None:
+        self._filled = self._plain = self._sorted = 0
+
+    def add_plain(self, lengths: List[int], batch_size: int) -> None:
+        """Counts inputs in their own order."""
+        for start in range(0, len(lengths), batch_size):
+            group = lengths[start : start + batch_size]
+            self._filled += sum(group)
+            self._plain += max(group) * len(group)
+
+    def add_sorted(self, lengths: List[int]) -> None:
+        """Counts a batch as it is."""
+        self._sorted += max(lengths) * len(lengths)
+
+    def saved(self) -> Optional[float]:
+        """The fraction of the padding that sorting has saved; `None` if there was none to save."""
+        plain = self._plain - self._filled
+        return 1 - (self._sorted - self._filled) / plain if plain > 0 else None
+
+
+_LENGTHS = ("characters", "tokens")
+
+
+def _length(value: Any, unit: str) -> int:
+    """A length that costs nothing to know and is close to the model's."""
+    if isinstance(value, dict):
+        value = " ".join(text for text in value.values() if isinstance(text, str))
+    if isinstance(value, str):
+        return len(value) if unit == "characters" else len(value.split())
+    fields = getattr(value, "fields", None)
+    if fields is None:
+        return len(str(value))
+    return max((len(field) for field in fields.values() if hasattr(field, "__len__")), default=0)

@@ -1,0 +1,42 @@
+"""Inputs as a source yields them: numbered, one by one or in blocks."""
+
+from typing import Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+
+
+class Input(NamedTuple):
+    """One input, numbered."""
+
+    position: int
+    """Its place among the inputs, from 0; blank lines have none."""
+    line_number: int
+    """Its line in the input file, from 1."""
+    value: Any
+    """A raw line, an `Instance`, or a JSON dictionary."""
+
+
+class Block(NamedTuple):
+    """Consecutive inputs, by columns."""
+
+    values: List[Any]
+    positions: Sequence[int]
+    line_numbers: Sequence[int]
+
+
+def in_blocks(inputs: Iterable[Optional[Input]], size: int) -> Iterator[Optional[Block]]:
+    """The inputs, `size` at a time, and the `None`s that are between them."""
+    rows: List[Input] = []
+    for item in inputs:
+        if item is None:
+            yield None
+            continue
+        rows.append(item)
+        if len(rows) == size:
+            yield to_block(rows)
+            rows = []
+    if rows:
+        yield to_block(rows)
+
+
+def to_block(rows: List[Input]) -> Block:
+    positions, line_numbers, values = map(list, zip(*rows))
+    return Block(values, positions, line_numbers)

@@ -1,0 +1,95 @@
+"""
+Messages of any size over a socket, each preceded by its length.
+
+The parent's end never blocks, neither to read nor to write. That is what makes it impossible for
+two processes to wait for each other, each with a large message half written, and for a stopped
+worker to stop the parent.
+"""
+
+import socket
+from collections import deque
+from typing import Deque, List, Tuple
+
+from allennlp_parallel_predict.common.serialization import LENGTH, SMALL
+
+_READ_SIZE = 1 << 18
+
+
+class Channel:
+    """The parent's end. Its owner watches the socket and calls `flush` and `receive`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self._unsent: Deque[memoryview] = deque()
+        self._received = bytearray()
+
+    def send(self, message: bytes) -> bool:
+        """Sends what the socket takes now; returns whether that was everything (else `flush`)."""
+        if len(message) < SMALL:
+            self._unsent.append(memoryview(LENGTH.pack(len(message)) + message))
+        else:
+            self._unsent += [memoryview(LENGTH.pack(len(message))), memoryview(message)]
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Goes on sending; returns whether everything is sent."""
+        while self._unsent:
+            data = self._unsent[0]
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                return False
+            except OSError:
+                # The other end is gone, and its owner will be told by `receive`.
+                self._unsent.clear()
+                return True
+            if sent < len(data):
+                self._unsent[0] = data[sent:]
+            else:
+                self._unsent.popleft()
+        return True
+
+    def receive(self, everything: bool = False) -> Tuple[List[memoryview], bool]:
+        """
+        Reads some of what is there, or everything.
+
+        # Returns
+
+        `Tuple[List[memoryview], bool]`
+            The messages that are complete by now, and whether the other end is gone.
+        """
+        while True:
+            try:
+                data = self.socket.recv(_READ_SIZE)
+            except BlockingIOError:
+                return self._take_messages(), False
+            except OSError:
+                data = b""
+            self._received += data
+            if not data or not everything:
+                return self._take_messages(), not data
+
+    def _take_messages(self) -> List[memoryview]:
+        messages = []
+        received, start = memoryview(self._received), 0
+        while len(received) - start >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(received, start)
+            end = start + LENGTH.size + length
+            if len(received) < end:
+                break
+            messages.append(received[start + LENGTH.size : end])
+            start = end
+        if start:
+            self._received = bytearray(received[start:])  # the messages are views of the old one
+        return messages
+
+    def finish(self) -> None:
+        """Tells the other end that nothing more comes."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        self.socket.close()

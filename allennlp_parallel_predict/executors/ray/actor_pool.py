@@ -1,0 +1,251 @@
+"""The actors of a Ray cluster that work for one run: asked for, watched, replaced and ended."""
+
+import logging
+import select
+import socket
+import time
+from collections import deque
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence
+
+from allennlp_parallel_predict.common.errors import WorkerDied, WorkerError, WorkerTimeout
+from allennlp_parallel_predict.common.messages import BatchResult
+from allennlp_parallel_predict.executors.ray.actor import (
+    ActorIdentity,
+    ActorSetup,
+    RayWorker,
+    clock,
+)
+from allennlp_parallel_predict.executors.retries import Task
+from allennlp_parallel_predict.executors.supervised import PREFETCH
+
+logger = logging.getLogger(__name__)
+
+_TICK = 1.0
+"""Seconds after which a wait looks around, whatever happens."""
+_PATIENCE = 30.0
+"""Seconds without any actor after which that is said; doubled each time."""
+
+
+class ActorHandle:
+    """An actor, or the wish for one, and what it has in hand."""
+
+    def __init__(self, actor: Any, deaths_in_a_row: int) -> None:
+        self.actor = actor
+        self.deaths_in_a_row = deaths_in_a_row
+        self.identity: Optional[ActorIdentity] = None
+        """What it says of itself, when it has its model."""
+        self.tasks: List[Task] = []
+        self.errors: Dict[Task, BaseException] = {}
+        """Those of its tasks of which Ray says that they will not be finished."""
+        self.finished = 0
+        self.since = 0.0
+        self.timed_out = False
+
+    def is_free(self, prefetch: int) -> bool:
+        return (
+            len(self.tasks) < prefetch
+            and self.identity is not None
+            and not self.errors
+            and not self.timed_out
+        )
+
+    def is_dead(self) -> bool:
+        """Not before: what it finished before it died may still be on its way."""
+        return bool(self.errors) and len(self.errors) == len(self.tasks)
+
+    def describe_death(self, cause: BaseException, batch_timeout: Optional[float]) -> WorkerError:
+        where = "before it had its model"
+        if self.tasks:
+            where = f"while it predicted {self.tasks[0].batch.describe()}"
+        if self.timed_out:
+            return WorkerTimeout(
+                f"{self} was over the batch_timeout of {batch_timeout} s and was ended {where}"
+            )
+        # Ray's last line says what happened, and then what may have been the reason.
+        what = (str(cause).strip().splitlines() or [repr(cause)])[-1]
+        return WorkerDied(f"{self} ended {where} ({what.split(' There are some')[0]})")
+
+    def __str__(self) -> str:
+        return str(self.identity or "a worker")
+
+
+class Event(NamedTuple):
+    """Something that happened to a worker."""
+
+    worker: ActorHandle
+    task: Optional[Task]
+    """The task that it is about, or `None`: it has its model, or failed to get it."""
+    future: Any
+    """What Ray says of it: the result or an exception."""
+
+
+class ActorPool:
+    """
+    # Parameters
+
+    ray : `Any`
+        The module, connected to a cluster.
+    size : `int`
+        The number of workers.
+    packed : `Sequence[Any]`
+        References to the model in Ray's object store.
+    setup : `ActorSetup`
+        How actors are set up.
+    resources : `Dict[str, float]`
+        What Ray sets aside for each: `num_cpus`, `num_gpus`.
+    batch_timeout : `float`, optional (default = `None`)
+        The seconds that a batch may take.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        size: int,
+        packed: Sequence[Any],
+        setup: ActorSetup,
+        resources: Dict[str, float],
+        batch_timeout: Optional[float] = None,
+    ) -> None:
+        self.workers: List[ActorHandle] = []
+        self.restarts = 0
+        self.prefetch = PREFETCH
+        self._nodes = 0
+        self._ray = ray
+        self._packed = packed
+        self._setup = setup
+        self._resources = resources
+        self._batch_timeout = batch_timeout
+        # An actor that Ray restarted itself would be sent its batch again however often it died.
+        self._actor_class = ray.remote(max_restarts=0, max_task_retries=0, **resources)(RayWorker)
+        self._events: Deque[Event] = deque()
+        self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
+        self._wakeup_receiver.setblocking(False)
+        self._wakeup_sender.setblocking(False)
+        self._lonely_since = time.monotonic()
+        self._patience = _PATIENCE
+        for _ in range(size):
+            self._launch()
+
+    def _launch(self, deaths_in_a_row: int = 0) -> None:
+        """Asks for an actor, which comes when there is room for it somewhere in the cluster."""
+        worker = ActorHandle(self._actor_class.remote(), deaths_in_a_row)
+        self.workers.append(worker)
+        self._follow(worker, None, worker.actor.set_up.remote(*self._packed, self._setup))
+
+    def _follow(self, worker: ActorHandle, task: Optional[Task], ref: Any) -> None:
+        def note(future: Any) -> None:  # in a thread of Ray's
+            self._events.append(Event(worker, task, future))
+            try:
+                self._wakeup_sender.send(b"!")
+            except OSError:
+                pass  # it rings already, or nobody is there any more
+
+        ref.future().add_done_callback(note)
+
+    def give(self, worker: ActorHandle, task: Task, message: bytes, shared: bool) -> None:
+        if not worker.tasks:
+            worker.since = time.monotonic()
+        worker.tasks.append(task)
+        self._follow(worker, task, worker.actor.predict.remote(message, shared))
+
+    def finish_task(self, worker: ActorHandle, task: Task) -> None:
+        worker.tasks.remove(task)
+        worker.finished += 1
+        worker.deaths_in_a_row = 0
+        worker.since = time.monotonic()
+
+    def wait(self, timeout: Optional[float], wake: Sequence[int]) -> List[Event]:
+        """Waits for events, for a descriptor of `wake` that can be read, or for the timeout."""
+        poll = select.poll()
+        for number in (self._wakeup_receiver.fileno(), *wake):
+            poll.register(number, select.POLLIN)
+        seconds = [_TICK if timeout is None else min(timeout, _TICK)]
+        if self._batch_timeout is not None:
+            seconds += [self._seconds_left(worker) for worker in self.workers]
+        poll.poll(max(0.0, min(seconds)) * 1000)
+        try:
+            self._wakeup_receiver.recv(4096)
+        except BlockingIOError:
+            pass
+        self._end_the_slow()
+        self._complain_if_lonely()
+        events = []
+        while self._events:
+            events.append(self._events.popleft())
+        return events
+
+    def _end_the_slow(self) -> None:
+        for worker in self.workers if self._batch_timeout is not None else ():
+            if self._seconds_left(worker) <= 0:
+                worker.timed_out = True
+                self._ray.kill(worker.actor, no_restart=True)
+
+    def _seconds_left(self, worker: ActorHandle) -> float:
+        if self._batch_timeout is None or not worker.tasks or worker.timed_out:
+            return float("inf")
+        return worker.since + self._batch_timeout - time.monotonic()
+
+    def _complain_if_lonely(self) -> None:
+        now = time.monotonic()
+        if any(worker.identity for worker in self.workers):
+            self._lonely_since, self._patience = now, _PATIENCE
+        elif now - self._lonely_since > self._patience:
+            self._patience *= 2
+            logger.warning(
+                "No worker for %.0f s. One needs %s on one node; what the cluster has free is %s",
+                now - self._lonely_since,
+                self._resources,
+                self._ray.available_resources(),
+            )
+
+    def is_node_gone(self, worker: ActorHandle) -> bool:
+        """Whether a worker died only because its node did."""
+        if worker.identity is None:
+            return False
+        return worker.identity.node not in {n["NodeID"] for n in self._ray.nodes() if n["Alive"]}
+
+    def nodes(self) -> int:
+        """The number of nodes that workers are on, or were at the end."""
+        self._nodes = len({m.identity.node for m in self.workers if m.identity}) or self._nodes
+        return self._nodes
+
+    def replace(self, worker: ActorHandle) -> None:
+        self.drop(worker)
+        self._launch(worker.deaths_in_a_row)
+        self.restarts += 1
+
+    def drop(self, worker: ActorHandle) -> None:
+        self.workers.remove(worker)
+        self._ray.kill(worker.actor, no_restart=True)
+
+    def kill(self) -> None:
+        self.nodes()  # the report of a profile is written after the end
+        while self.workers:
+            self.drop(self.workers[-1])
+        self._packed = []
+        self._wakeup_sender.close()
+        self._wakeup_receiver.close()
+
+
+def free_worker(workers: Sequence[ActorHandle], prefetch: int) -> Optional[ActorHandle]:
+    """One that has less than `prefetch` batches; rather one that has none than one that has."""
+    busy = None
+    for worker in workers:
+        if worker.is_free(prefetch):
+            if not worker.tasks:
+                return worker
+            busy = busy or worker
+    return busy
+
+
+def in_our_time(result: BatchResult, worker: ActorHandle) -> BatchResult:
+    """The result, its profile with the times of this machine's clock."""
+    if result.profile is None or worker.identity is None:
+        return result
+    shift = worker.identity.clock - clock()
+    times = {name: getattr(result.profile, name) + shift for name in ("since", "started", "ended")}
+    spans = [
+        part._replace(start=part.start + shift, end=part.end + shift)
+        for part in result.profile.spans
+    ]
+    return result._replace(profile=result.profile._replace(spans=spans, **times))

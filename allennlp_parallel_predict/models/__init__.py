@@ -1,0 +1,1 @@
+"""The archive, the one copy of a model that workers share, and whether a model keeps state."""

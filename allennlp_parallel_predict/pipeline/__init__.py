@@ -1,0 +1,1 @@
+"""One run, from the first input to the last output."""

@@ -1,0 +1,203 @@
+"""
+The road of the data: source, batching, executor, order, sink, in one loop of one thread.
+"""
+
+import time
+from collections import deque
+from typing import Deque, Dict, Iterator, List, Optional, Sequence
+
+from allennlp_parallel_predict.common.errors import TooManyErrors, WorkerError, explain
+from allennlp_parallel_predict.common.messages import Batch, BatchResult
+from allennlp_parallel_predict.data.batching import Batching
+from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch, ReorderBuffer
+from allennlp_parallel_predict.data.sinks import Sink
+from allennlp_parallel_predict.data.sources import Source
+from allennlp_parallel_predict.executors import Executor
+from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
+from allennlp_parallel_predict.pipeline.progress import Progress
+from allennlp_parallel_predict.pipeline.signals import Interrupts
+from allennlp_parallel_predict.profiling.recorder import RunProfile
+
+_SHOWN_OF_INPUT = 200
+"""The characters of an input that an error message shows."""
+
+
+class Pipeline:
+    """
+    Predicts everything that a source yields.
+
+    # Parameters
+
+    source : `Source`
+        The inputs.
+    batching : `Batching`
+        How they are grouped.
+    executor : `Executor`
+        What predicts them; it has been started.
+    sink : `Sink`
+        Where results go.
+    progress : `Progress`
+        Who is told.
+    interrupts : `Interrupts`
+        What may end the run early, but not during a write.
+    checkpoint : `Checkpoint`, optional (default = `None`)
+        Where to record how far the run is.
+    checkpoint_interval : `float`, optional (default = `5.0`)
+        How often, in seconds.
+    max_errors : `int`, optional (default = `None`)
+        The number of failures that is too many.
+    profile : `RunProfile`, optional (default = `None`)
+        What wants to know where the time goes.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batching: Batching,
+        executor: Executor,
+        sink: Sink,
+        progress: Progress,
+        interrupts: Interrupts,
+        checkpoint: Optional[Checkpoint] = None,
+        checkpoint_interval: float = 5.0,
+        max_errors: Optional[int] = None,
+        profile: Optional[RunProfile] = None,
+    ) -> None:
+        self._source = source
+        self._executor = executor
+        self._sink = sink
+        self._progress = progress
+        self._interrupts = interrupts
+        self._checkpoint = checkpoint
+        self._checkpoint_interval = checkpoint_interval
+        self._max_errors = max_errors
+        self._batches: Iterator[Optional[Batch]] = batching.batches(source, source.kind)
+        self._order = ReorderBuffer(sink.written.positions)
+        self._in_work: Dict[int, Batch] = {}
+        self._restart_points: Deque[int] = deque()
+        self._last_position = -1
+        self._next_checkpoint = time.monotonic() + checkpoint_interval
+        self._is_restartable = True
+        self._is_exhausted = False
+        self._source_error: Optional[BaseException] = None
+        self._profile = profile
+        if profile is not None:
+            self._batches = profile.watch_pipeline(self._batches, executor, self._order, sink)
+
+    def run(self) -> None:
+        """
+        Runs to the end of the input.
+
+        # Raises
+
+        `Exception`
+            Whatever the predictor or the source raises, after what comes before it is written.
+        """
+        while True:
+            has_to_wait = self._submit()
+            if self._is_exhausted and self._executor.is_idle():
+                break
+            fileno = self._source.fileno()
+            wake = [fileno] if has_to_wait and fileno is not None else []
+            if has_to_wait:
+                self._sink.flush()
+            self._write_in_groups(self._ready(self._executor.collect(wake=wake)))
+        if self._source_error is not None:
+            raise self._source_error
+
+    def _submit(self) -> bool:
+        """Gives the executor what it can take; returns whether the source had too little."""
+        while not self._is_exhausted and self._executor.has_room():
+            try:
+                batch = next(self._batches)
+            except StopIteration:
+                self._is_exhausted = True
+            except Exception as error:
+                # As in `predict`, what was read before the error is predicted and written.
+                self._is_exhausted, self._source_error = True, error
+            else:
+                if batch is None:
+                    return True
+                self._in_work[batch.number] = batch
+                if self._checkpoint is not None:
+                    self._last_position = max(self._last_position, *batch.positions)
+                    if batch.ends_window:
+                        self._restart_points.append(self._last_position + 1)
+                self._executor.submit(batch)
+        return False
+
+    def _ready(self, results: Sequence[BatchResult]) -> Iterator[CompletedBatch]:
+        """What can be written now, in order."""
+        for result in results:
+            yield from self._order.add(self._finished(result))
+
+    def _finished(self, result: BatchResult) -> CompletedBatch:
+        batch = self._in_work.pop(result.number)
+        if self._profile is not None:
+            self._profile.add(batch, result)
+        error = None
+        if result.fatal is not None:
+            where = _where(batch, result.fatal.offset)
+            error = result.fatal.error.rebuild(where)
+            if isinstance(error, WorkerError):
+                explain(error, f"{error}\n{where}")
+            self._is_exhausted = True  # nothing after it will be written
+        return CompletedBatch(batch, result, error)
+
+    def _write_in_groups(self, runs: Iterator[CompletedBatch]) -> None:
+        """Writes several at once, but none together with one that may be the last."""
+        group: List[CompletedBatch] = []
+        for run in runs:
+            if run.error is None and not run.result.failures:
+                group.append(run)
+                continue
+            self._write(group)
+            self._write([run])
+            group = []
+        self._write(group)
+
+    def _write(self, runs: List[CompletedBatch]) -> None:
+        if not runs:
+            return
+        error = runs[-1].error
+        if error is not None:
+            self.save_checkpoint()
+        with self._interrupts.shielded():
+            self._sink.write(runs)
+            self._is_restartable = error is None and self._has_reached_restart_point()
+        if error is not None:
+            raise error
+        self._after_write()
+
+    def _has_reached_restart_point(self) -> bool:
+        is_there = False
+        while self._restart_points and self._restart_points[0] <= self._sink.written.positions:
+            is_there = self._restart_points.popleft() == self._sink.written.positions
+        return is_there
+
+    def _after_write(self) -> None:
+        written = self._sink.written
+        self._progress.update(written.positions, written.failures, self._executor)
+        if self._max_errors is not None and written.failures > self._max_errors:
+            raise TooManyErrors(
+                f"{written.failures} inputs failed, which is more than max_errors allows "
+                f"({self._max_errors}); the last of them is by input line {written.lines}"
+            )
+        if time.monotonic() >= self._next_checkpoint:
+            self.save_checkpoint()
+
+    def save_checkpoint(self) -> None:
+        """Records how far the run is, if it could go on from there."""
+        if self._checkpoint is not None and self._is_restartable:
+            self._checkpoint.save(self._sink.sync(), self._executor.state_change)
+            self._next_checkpoint = time.monotonic() + self._checkpoint_interval
+
+
+def _where(batch: Batch, offset: int) -> str:
+    """Which input an error is about, for the person who reads the remote traceback."""
+    if offset >= len(batch.values):
+        return f"In {batch.describe()}:"
+    text = batch.text(offset)
+    if len(text) > _SHOWN_OF_INPUT:
+        text = text[:_SHOWN_OF_INPUT] + "..."
+    return f"In a worker, at input line {batch.line_numbers[offset]}: {text}"

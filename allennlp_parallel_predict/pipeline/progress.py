@@ -1,0 +1,118 @@
+"""
+What a person sees of a run: a bar while it lasts where there is a terminal, a line every so many
+seconds where there is a log file, and a line at its end.
+"""
+
+import sys
+import time
+from typing import Any, Optional
+
+from allennlp.common import Tqdm
+from allennlp.common import logging as common_logging
+
+from allennlp_parallel_predict.data.sources import Source
+from allennlp_parallel_predict.executors import Executor
+
+LOG_INTERVAL = 30.0
+"""Seconds between two lines of progress in a log file."""
+
+
+class Progress:
+    """
+    # Parameters
+
+    mode : `str`
+        `"always"`, `"never"`, or `"auto"`: unless predictions are printed to the same terminal.
+    source : `Source`
+        Where the inputs come from, for their number.
+    prints_to_console : `bool`
+        Whether predictions are printed to stdout.
+    done : `int`, optional (default = `0`)
+        The inputs that an interrupted run has dealt with.
+    """
+
+    def __init__(self, mode: str, source: Source, prints_to_console: bool, done: int = 0) -> None:
+        self._started = time.monotonic()
+        self._done_before = done
+        self._done = done
+        self._failures = 0
+        self._bar: Optional[Any] = None
+        self._next_line = float("inf")
+        is_log = common_logging.FILE_FRIENDLY_LOGGING or not sys.stderr.isatty()
+        # A bar would be drawn between the predictions.
+        would_mix = not is_log and prints_to_console and sys.stdout.isatty()
+        if mode == "never" or (mode == "auto" and would_mix):
+            return
+        self._total = source.total()
+        if is_log:
+            self._next_line = self._started + LOG_INTERVAL
+        else:
+            self._bar = Tqdm.tqdm(
+                total=self._total,
+                initial=done,
+                unit=" lines",
+                desc="predicting",
+                mininterval=0.2,
+                miniters=1,
+                dynamic_ncols=True,
+            )
+
+    def update(self, done: int, failures: int, executor: Executor) -> None:
+        """Shows how far the run is."""
+        self._failures = failures
+        before, self._done = self._done, done
+        if self._bar is not None and done > before:
+            self._bar.set_postfix_str(self._details(executor), refresh=False)
+            self._bar.update(done - before)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LOG_INTERVAL
+            print(self.line(executor), file=sys.stderr, flush=True)
+
+    def line(self, executor: Executor) -> str:
+        """How far the run is, for a log file."""
+        rate = (self._done - self._done_before) / max(1e-9, time.monotonic() - self._started)
+        text = f"predicting: {self._done:,}"
+        if self._total is not None:
+            # Blank lines are in the total, so it can be too high, but never by less than nothing.
+            total = max(self._total, self._done)
+            text += f" of {total:,} lines ({self._done / max(1, total):.0%})"
+        else:
+            text += " lines"
+        text += f", {rate:,.1f} lines/s"
+        if self._total is not None and rate > 0:
+            text += f", {_clock((total - self._done) / rate)} left"
+        return f"{text}, {self._details(executor)}"
+
+    def _details(self, executor: Executor) -> str:
+        counts = executor.counts()
+        details = f"workers={counts.alive}"
+        if counts.restarts:
+            details += f", restarts={counts.restarts}"
+        if self._failures:
+            details += f", failed={self._failures}"
+        return details
+
+    def close(self) -> None:
+        self._next_line = float("inf")
+        if self._bar is not None:
+            self._bar.total = self._done  # blank lines are not counted in advance
+            self._bar.close()
+            self._bar = None
+
+    def summary(self, executor: Executor) -> str:
+        seconds = time.monotonic() - self._started
+        done = self._done - self._done_before
+        text = f"{done:,} lines in {seconds:.1f} s ({done / max(seconds, 1e-9):,.1f} lines/s)"
+        text += f", {executor.describe()}"
+        counts = executor.counts()
+        if counts.restarts:
+            text += f", {counts.restarts} restarted"
+        if self._failures:
+            text += f", {self._failures:,} failed"
+        return text
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,172 @@
+"""
+Stages set on a predictor, its reader and its model, and taken off again without a trace.
+
+The hooks are on the objects themselves where AllenNLP calls methods of objects, so a subclass that
+overrides `predict_json` or `predict_batch_json` is measured as well; functions that AllenNLP calls
+by name are replaced in the modules that know them.
+"""
+
+import functools
+import inspect
+import sys
+from typing import Any, Callable, Dict, Iterable, List, Tuple
+
+import torch
+from allennlp.data import Batch
+from allennlp.data.fields import TextField
+from allennlp.nn import util
+from allennlp.predictors import Predictor
+
+from allennlp_parallel_predict.common.stages import (
+    DUMP_LINE,
+    FORWARD,
+    INDEXING,
+    LOAD_LINE,
+    PREDICTOR,
+    READABLE,
+    SANITIZE,
+    SPLITTING,
+    TO_DEVICE,
+    TO_INSTANCE,
+)
+from allennlp_parallel_predict.common.stopwatch import Stopwatch
+
+_PREDICTOR_METHODS = {
+    "load_line": LOAD_LINE,
+    "_json_to_instance": TO_INSTANCE,
+    "_batch_json_to_instances": TO_INSTANCE,
+    "dump_line": DUMP_LINE,
+    # What is in none of the others is the predictor's own code.
+    "predict_json": PREDICTOR,
+    "predict_instance": PREDICTOR,
+    "predict_batch_json": PREDICTOR,
+    "predict_batch_instance": PREDICTOR,
+}
+
+_MISSING = object()
+
+
+class Patches:
+    """Attributes that are replaced for a while."""
+
+    def __init__(self) -> None:
+        self._before: List[Tuple[Any, str, Any]] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        self._before.append((owner, name, vars(owner).get(name, _MISSING)))
+        setattr(owner, name, value)
+
+    def wrap(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+        """Replaces a method or function, if it is there, by what `wrap` makes of it."""
+        function = getattr(owner, name, None)
+        if callable(function):
+            self.set(owner, name, wrap(function))
+
+    def undo(self) -> None:
+        """Puts everything back."""
+        while self._before:
+            owner, name, before = self._before.pop()
+            if before is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)
+
+
+class Lengths:
+    """The lengths in tokens of the instances that a batch was made of."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.instances: List[int] = []
+        self.tokens = 0
+        self.padded = 0
+        """The tokens and the padding that goes with them."""
+
+    def add(self, instances: Iterable[Any]) -> None:
+        """Notes instances that are padded to one length."""
+        by_field: Dict[str, List[int]] = {}
+        for instance in instances:
+            total = 0
+            for name, field in instance.fields.items():
+                if isinstance(field, TextField):
+                    length = len(field)
+                    total += length
+                    by_field.setdefault(name, []).append(length)
+            self.instances.append(total)
+        for lengths in by_field.values():
+            self.tokens += sum(lengths)
+            self.padded += len(lengths) * max(lengths)
+
+
+def watch_predictor(
+    predictor: Predictor, watch: Stopwatch, lengths: Lengths, patches: Patches
+) -> None:
+    """
+    Sets the stages of prediction.
+
+    # Parameters
+
+    predictor : `Predictor`
+        What is measured.
+    watch : `Stopwatch`
+        What takes the time.
+    lengths : `Lengths`
+        What notes the instances of each batch that is made.
+    patches : `Patches`
+        How to take everything off again.
+    """
+    model, reader = predictor._model, predictor._dataset_reader
+
+    def in_stage(stage: str) -> Callable[[Any], Any]:
+        return lambda function: watch.timed(stage, function)
+
+    for name, stage in _PREDICTOR_METHODS.items():
+        patches.wrap(predictor, name, in_stage(stage))
+    if reader is not None:
+        patches.wrap(reader, "apply_token_indexers", in_stage(INDEXING))
+        # On the class, as calls that were recorded are made there (see `deferral.py`); those of
+        # static methods are not recorded.
+        method = inspect.getattr_static(type(reader), "text_to_instance", None)
+        owner = reader if isinstance(method, (staticmethod, classmethod)) else type(reader)
+        patches.wrap(owner, "text_to_instance", in_stage(TO_INSTANCE))
+    patches.wrap(model, "forward_on_instances", in_stage(SPLITTING))
+    patches.wrap(model, "forward", lambda f: watch.timed(FORWARD, _until_done(model, f)))
+    patches.wrap(
+        model,
+        "make_output_human_readable",
+        lambda f: watch.timed(READABLE, _until_done(model, f)),
+    )
+    patches.wrap(util, "move_to_device", lambda f: watch.timed(TO_DEVICE, _until_done(model, f)))
+    index_instances = Batch.index_instances
+
+    def index_and_measure(batch: Batch, vocab: Any) -> None:
+        lengths.add(batch.instances)
+        index_instances(batch, vocab)
+
+    patches.set(Batch, "index_instances", watch.timed(INDEXING, index_and_measure))
+    patches.wrap(Batch, "as_tensor_dict", in_stage(INDEXING))
+    for module in _modules_of(predictor):
+        patches.wrap(module, "sanitize", in_stage(SANITIZE))
+
+
+def _modules_of(predictor: Predictor) -> List[Any]:
+    names = {cls.__module__ for cls in type(predictor).__mro__}
+    return [sys.modules[name] for name in sorted(names) if "sanitize" in vars(sys.modules[name])]
+
+
+def _until_done(model: torch.nn.Module, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A GPU works on when a function has returned; what it does then belongs to the function."""
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    if not devices:
+        return function
+
+    @functools.wraps(function)
+    def and_wait(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        for device in devices:
+            torch.cuda.synchronize(device)
+        return result
+
+    return and_wait

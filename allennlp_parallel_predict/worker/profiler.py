@@ -1,0 +1,97 @@
+"""What a worker notes of each batch."""
+
+import os
+import socket
+import time
+from typing import Any, Callable, Tuple
+
+import torch
+from allennlp.predictors import Predictor
+
+from allennlp_parallel_predict.common.messages import SPANS, TIMES, BatchProfile
+from allennlp_parallel_predict.common.stages import OTHER, RECEIVING, SENDING, STARTING, WAITING
+from allennlp_parallel_predict.common.stopwatch import Stopwatch
+from allennlp_parallel_predict.worker.hooks import Lengths, Patches, watch_predictor
+
+_CPU_INTERVAL = 0.05
+"""Seconds after which the CPU time is read again."""
+
+
+class WorkerProfiler:
+    """
+    # Parameters
+
+    predictor : `Predictor`
+        What is measured. It has hooks until `close`.
+    detail : `str`
+        `TIMES`, `SUMS` or `SPANS`.
+    """
+
+    def __init__(self, predictor: Predictor, detail: str) -> None:
+        self._since = time.monotonic()
+        self._cpu_before = time.process_time()
+        self._cpu = self._next_cpu = 0.0
+        self._watch = Stopwatch(WAITING, self._since, detail == SPANS)
+        self._lengths = Lengths()
+        self._patches = Patches()
+        if detail != TIMES:
+            watch_predictor(predictor, self._watch, self._lengths, self._patches)
+
+    def started_at(self, launched: float) -> None:
+        """This process was made for the worker: what it did up to now was starting."""
+        self._since, self._cpu_before = launched, 0.0
+        self._watch.restart(launched, STARTING)
+
+    def begin(self) -> None:
+        """The work on a batch begins; it ends with `record`."""
+        self._watch.take_over()
+        self._lengths.clear()
+        self._watch.enter(OTHER)
+        self._started = self._watch.now
+
+    def record(self) -> BatchProfile:
+        """The work on the batch has ended; returns what there is to say of it."""
+        self._watch.leave()
+        stages, spans, ended = self._watch.take()
+        since, self._since = self._since, ended
+        lengths = self._lengths
+        return BatchProfile(
+            os.getpid(),
+            since,
+            self._started,
+            ended,
+            stages,
+            lengths.instances,
+            lengths.tokens,
+            lengths.padded,
+            torch.get_num_threads(),
+            self._cpu_seconds(ended),
+            spans,
+        )
+
+    def _cpu_seconds(self, now: float) -> float:
+        # Not of every batch: it takes a system call, and so longer than all the rest.
+        if now >= self._next_cpu:
+            self._next_cpu = now + _CPU_INTERVAL
+            self._cpu = time.process_time() - self._cpu_before
+        return self._cpu
+
+    def watch_connection(
+        self, receive: Callable[..., Any], load: Callable[..., Any], send: Callable[..., Any]
+    ) -> Tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+        """The functions by which a worker process talks to its parent, with their stages."""
+        receive_now = self._watch.timed(RECEIVING, receive)
+
+        def wait_and_receive(sock: socket.socket) -> Any:
+            sock.recv(1, socket.MSG_PEEK)  # outside of all stages, which is waiting
+            return receive_now(sock)
+
+        return (
+            wait_and_receive,
+            self._watch.timed(RECEIVING, load),
+            self._watch.timed(SENDING, send),
+        )
+
+    def close(self) -> None:
+        """Takes the hooks off the predictor."""
+        self._patches.undo()

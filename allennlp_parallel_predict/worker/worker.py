@@ -1,0 +1,315 @@
+"""
+What a worker does with one batch. It knows no process and no pipe: every executor runs this code.
+
+The calls to the predictor come in `allennlp predict`'s order: the whole batch is loaded, then
+predicted, then each output is dumped just before its input is described.
+"""
+
+import io
+import pickle
+from contextlib import redirect_stdout
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import torch
+from allennlp.predictors import Predictor
+
+from allennlp_parallel_predict.accelerate.fast_json import encode
+from allennlp_parallel_predict.accelerate.operation_batching import Lockstep
+from allennlp_parallel_predict.common.messages import (
+    INSTANCES,
+    LINES,
+    RAISE,
+    WHOLE_INSTANCES,
+    WHOLE_JSON,
+    Batch,
+    BatchResult,
+    Failure,
+    WorkerOptions,
+)
+from allennlp_parallel_predict.common.remote_errors import RemoteError
+from allennlp_parallel_predict.data.lazy_instances import DeferredCall
+from allennlp_parallel_predict.models.state import InputCounters, ModelState
+from allennlp_parallel_predict.worker.profiler import WorkerProfiler
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+
+
+class Worker:
+    """
+    Predicts batches with one predictor.
+
+    # Parameters
+
+    predictor : `Predictor`
+        The predictor of the archive.
+    options : `WorkerOptions`
+        How to treat failures and what to send back.
+    lockstep : `Lockstep`, optional (default = `None`)
+        The way to predict several batches at once.
+
+    # Examples
+
+    ```python
+    result = Worker(predictor, WorkerOptions()).predict(batch)
+    ```
+    """
+
+    def __init__(
+        self, predictor: Predictor, options: WorkerOptions, lockstep: Optional[Lockstep] = None
+    ) -> None:
+        self._predictor = predictor
+        self._options = options
+        self._lockstep = lockstep
+        self._state = ModelState(predictor._model)
+        self._counters = InputCounters(predictor)
+        self.profiler: Optional[WorkerProfiler] = None
+        if options.profile is not None:
+            self.profiler = WorkerProfiler(predictor, options.profile)
+
+    def predict(self, batch: Batch) -> BatchResult:
+        """
+        Predicts one batch. It never raises: the predictor's exceptions are part of the result.
+        """
+        if self.profiler is None:
+            return self._predict(batch)
+        self.profiler.begin()
+        result = self._predict(batch)
+        return result._replace(profile=self.profiler.record())
+
+    @property
+    def most_at_once(self) -> int:
+        """The number of batches of one input that are best predicted at once."""
+        return max(1, self._lockstep.size) if self._lockstep is not None else 1
+
+    def predict_at_once(self, batches: Sequence[Batch]) -> Iterator[BatchResult]:
+        """Predicts several batches of one input, each as if by itself."""
+        if self._lockstep is None or len(batches) == 1:
+            yield from map(self.predict, batches)
+            return
+        attempts = [self._attempt(batch) for batch in batches]
+        self._lockstep.run([attempt.run_captured for attempt in attempts])
+        change = self._state_change()
+        for batch, attempt in zip(batches, attempts):
+            # What fails in a group may be well by itself: out of memory, at home in one thread.
+            yield self.predict(batch) if attempt.has_failed() else attempt.result(change)
+
+    def close(self) -> None:
+        """Leaves the predictor as it was."""
+        if self.profiler is not None:
+            self.profiler.close()
+
+    def _predict(self, batch: Batch) -> BatchResult:
+        attempt = self._attempt(batch)
+        attempt.run_captured()
+        # From Python, inputs have no positions but those in their call.
+        if not self._options.returns_dicts and self._counters.learn(batch.positions):
+            attempt = self._attempt(batch)
+            attempt.run_captured()
+        if self._counters:
+            self._lockstep = None  # each input has a number of its own
+        return attempt.result(self._state_change())
+
+    def _attempt(self, batch: Batch) -> "_Attempt":
+        return _Attempt(self._predictor, self._options, batch, self._counters)
+
+    def _state_change(self) -> Optional[str]:
+        change = self._state.change() or self._counters.change()
+        if change is not None:
+            self._lockstep = None  # what a batch leaves behind has to be there for the next one
+        return change
+
+
+class _Attempt:
+    """The work on one batch, and what it has brought so far."""
+
+    def __init__(
+        self, predictor: Predictor, options: WorkerOptions, batch: Batch, counters: InputCounters
+    ) -> None:
+        self._predictor = predictor
+        self._options = options
+        self._batch = batch
+        self._counters = counters
+        self.stdout = io.StringIO()
+        self._outputs: Dict[int, Any] = {}
+        self._descriptions: Dict[int, Optional[str]] = {}
+        self._printed: Dict[int, str] = {}
+        self._failures: List[Failure] = []
+        self._fatal: Optional[Failure] = None
+
+    def has_failed(self) -> bool:
+        return self._fatal is not None or bool(self._failures)
+
+    def run_captured(self) -> None:
+        with redirect_stdout(self.stdout):
+            self.run()
+
+    def run(self) -> None:
+        loaded = self._load(range(len(self._batch.values)))
+        if self._fatal is None:
+            self._predict(loaded)
+
+    def result(self, state_change: Optional[str]) -> BatchResult:
+        size = max(self._outputs, default=-1) + 1
+        self._take_printed(size)
+        return BatchResult(
+            self._batch.number,
+            _by_offset(self._outputs, size),
+            _by_offset(self._descriptions, size) if self._options.echo_inputs else None,
+            self._printed or None,
+            sorted(self._failures),
+            self._fatal,
+            state_change,
+        )
+
+    def _load(self, offsets: Any) -> Dict[int, Any]:
+        """The predictor's inputs, by offset."""
+        loaded: Dict[int, Any] = {}
+        values, load = self._batch.values, self._loader()
+        for offset in offsets:
+            try:
+                loaded[offset] = load(values[offset])
+            except BaseException as error:
+                self._fail(offset, error)
+                if self._fatal is not None:
+                    break
+        return loaded
+
+    def _loader(self) -> Callable[[Any], Any]:
+        if self._options.returns_dicts:
+            return pickle.loads
+        if self._batch.kind != LINES:
+            return self._make_instance
+        return self._predictor.load_line if self._options.encoding is None else self._load_checked
+
+    def _make_instance(self, value: Any) -> Any:
+        is_call = isinstance(value, DeferredCall)
+        return value.make(self._predictor._dataset_reader) if is_call else value
+
+    def _load_checked(self, line: str) -> Any:
+        if not line.isascii():
+            _check_decoded(line, str(self._options.encoding))
+        return self._predictor.load_line(line)
+
+    def _predict(self, loaded: Dict[int, Any]) -> None:
+        """Predicts a group; if that fails, finds out which of its inputs is to blame."""
+        offsets = list(loaded)
+        while offsets:
+            before = len(self._outputs)
+            problem: Optional[BaseException] = None
+            self._count_from(offsets[0])
+            try:
+                self._take_all(offsets, self._group(list(loaded.values())))
+                return
+            except BaseException as error:
+                problem = error
+            done = len(self._outputs) - before
+            if done == 0 and len(offsets) > 1:
+                self._take_apart(offsets, problem)
+                return
+            self._fail(offsets[done], problem)
+            if self._fatal is not None:
+                return
+            # The inputs after it have been predicted once: a predictor may have changed them.
+            offsets = offsets[done + 1 :]
+            loaded = self._load(offsets)
+
+    def _take_all(self, offsets: List[int], group: Iterator[Tuple[Any, Optional[str]]]) -> None:
+        is_described, has_printed = self._options.echo_inputs, self.stdout.tell
+        for offset, (output, description) in zip(offsets, group):
+            self._outputs[offset] = output
+            if is_described:
+                self._descriptions[offset] = description
+            if has_printed():
+                self._take_printed(offset)
+
+    def _take_apart(self, offsets: List[int], problem: BaseException) -> None:
+        if _is_out_of_memory(problem):
+            middle = len(offsets) // 2
+            parts = [offsets[:middle], offsets[middle:]]
+        elif self._options.on_error == RAISE:
+            self._fatal = Failure(self._find_culprit(offsets), RemoteError.of(problem))
+            return
+        else:
+            parts = [[offset] for offset in offsets]
+        # The traceback holds the tensors that did not fit.
+        problem.__traceback__ = None
+        del problem
+        for part in parts:
+            self._predict(self._load(part))
+            if self._fatal is not None:
+                return
+
+    def _find_culprit(self, offsets: List[int]) -> int:
+        """The first input that fails on its own, so that the user can be told its line."""
+        for offset in offsets:
+            self._count_from(offset)
+            try:
+                list(self._group(list(self._load([offset]).values())))
+            except BaseException:
+                return offset
+        return offsets[0]
+
+    def _count_from(self, offset: int) -> None:
+        if self._batch.positions:
+            self._counters.go_to(self._batch.positions[offset])
+
+    def _group(self, inputs: List[Any]) -> Iterator[Tuple[Any, Optional[str]]]:
+        """`allennlp predict`'s way with a group of inputs: a group of one is not a batch."""
+        predictor = self._predictor
+        one: Callable[[Any], Any] = predictor.predict_json
+        many: Callable[[Any], Any] = predictor.predict_batch_json
+        if self._batch.kind in (INSTANCES, WHOLE_INSTANCES):
+            one, many = predictor.predict_instance, predictor.predict_batch_instance
+        is_whole = self._batch.kind in (WHOLE_JSON, WHOLE_INSTANCES)
+        is_single = len(inputs) == 1 and not is_whole
+        results = [one(inputs[0])] if is_single else many(inputs)
+        if self._options.returns_dicts:
+            for _, result in zip(inputs, results):
+                yield pickle.dumps(result, pickle.HIGHEST_PROTOCOL), None
+            return
+        describe: Callable[[Any], str] = encode
+        if self._batch.kind == INSTANCES:
+            describe = str
+        for model_input, output in zip(inputs, map(predictor.dump_line, results)):
+            # Described even if nobody sees it: `predict` fails on what JSON cannot express.
+            yield output, describe(model_input)
+
+    def _take_printed(self, offset: int) -> None:
+        if self.stdout.tell():
+            self._printed[offset] = self._printed.get(offset, "") + self.stdout.getvalue()
+            self.stdout.seek(0)
+            self.stdout.truncate()
+
+    def _fail(self, offset: int, error: BaseException) -> None:
+        failure = Failure(offset, RemoteError.of(error))
+        if self._options.on_error == RAISE:
+            self._fatal = failure
+        else:
+            self._failures.append(failure)
+
+
+def _by_offset(found: Dict[int, Any], size: int) -> List[Any]:
+    """What was found in rising order; `None` for what was not."""
+    return list(found.values() if len(found) == size else map(found.get, range(size)))
+
+
+def _check_decoded(line: str, encoding: str) -> None:
+    """
+    # Raises
+
+    `UnicodeDecodeError`
+        If the source kept a byte as a surrogate because it could not be decoded.
+    """
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        line.encode(encoding, "surrogateescape").decode(encoding)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    is_allocator = isinstance(error, RuntimeError) and any(s in str(error) for s in _OUT_OF_MEMORY)
+    if is_allocator and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return is_allocator

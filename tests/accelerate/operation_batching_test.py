@@ -1,0 +1,333 @@
+"""Lines that pass the layers of a transformer together, next to the same lines one by one."""
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from allennlp.data.dataset_readers import TextClassificationJsonReader
+from allennlp.data.tokenizers import WhitespaceTokenizer
+from allennlp.models import BasicClassifier, load_archive
+from allennlp.predictors import Predictor, TextClassifierPredictor
+from transformers import BertConfig, RobertaConfig
+
+from allennlp_parallel_predict.accelerate import operation_batching
+from allennlp_parallel_predict.accelerate.operation_batching import (
+    TOGETHER,
+    Lockstep,
+    layers_to_share,
+)
+from allennlp_parallel_predict.accelerate.padding import skip_padding
+from allennlp_parallel_predict.accelerate.predictor import use_inference_mode
+from allennlp_parallel_predict.common.messages import LINES, Batch, WorkerOptions
+from allennlp_parallel_predict.executors import ProcessPoolExecutor
+from allennlp_parallel_predict.worker.worker import Worker
+from tests.accelerate.padding_test import new_transformer
+from tests.contract.parity_test import SENTENCES
+from tests.support.faults import run
+
+SHAPE = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
+LAYERS = 2 * 6 + 1
+"""Two layers of six, and the pooler's."""
+TEXTS = [" ".join(text.split() * repeats) for text in SENTENCES for repeats in (1, 2, 3)]
+LINES_OF_TEXT = [json.dumps({"sentence": text}) + "\n" for text in TEXTS + ["long " * 80]]
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def load(archive, config=BertConfig):
+    predictor = Predictor.from_archive(load_archive(archive("transformer_classifier")))
+    new_transformer(predictor, config, **SHAPE, max_position_embeddings=1024)
+    predictor._model._seq2vec_encoder._embedding_dim = 64
+    predictor._model._classification_layer = torch.nn.Linear(64, 2)
+    pooler = predictor._model._seq2vec_encoder.pooler
+    pooler.dense = torch.nn.Linear(64, 64)
+    return predictor
+
+
+@pytest.fixture(params=[BertConfig, RobertaConfig])
+def predictor(archive, request):
+    return load(archive, request.param)
+
+
+def batches(lines=LINES_OF_TEXT):
+    return [Batch(n, LINES, [line], (), ()) for n, line in enumerate(lines)]
+
+
+def one_by_one(predictor, lines=LINES_OF_TEXT, options=WorkerOptions()):
+    return list(map(Worker(predictor, options).predict, batches(lines)))
+
+
+def in_groups(worker, batches, size=TOGETHER):
+    groups = [batches[start : start + size] for start in range(0, len(batches), size)]
+    return [result for group in groups for result in worker.predict_at_once(group)]
+
+
+def outputs(results):
+    assert [result.number for result in results] == list(range(len(results)))
+    return ["".join(map(str, result.outputs)) for result in results]
+
+
+@pytest.mark.parametrize("is_tuned", [True, False])
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_same_from_fewer_products(predictor, counts, exact, is_tuned):
+    theirs = outputs(one_by_one(predictor))
+    alone = len(counts)
+    layers = layers_to_share(predictor, is_asked_for=True)
+    if is_tuned:
+        use_inference_mode(predictor._model)
+        skip_padding(predictor._model, exact)
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers, exact))
+    for _ in range(2):  # the second time, all numbers of rows are known
+        counts.clear()
+        ours = outputs(in_groups(worker, batches()))
+        if exact:
+            assert ours == theirs
+        assert [json.loads(o)["label"] for o in ours] == [json.loads(t)["label"] for t in theirs]
+    assert len(set(theirs)) > 20
+    if exact:
+        # What is left is the long line, and the last rows of each of the others.
+        assert max(counts) > 300 and sum(rows > 30 for rows in counts) < alone / 3
+    else:
+        assert len(counts) < alone / 3
+
+
+def test_all_sizes_of_groups(predictor):
+    theirs = outputs(one_by_one(predictor))
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    for size in range(1, TOGETHER + 1):
+        assert outputs(in_groups(worker, batches(), size)) == theirs
+
+
+def test_a_bad_line_costs_one_line(predictor, capsys):
+    class Printing(type(predictor)):
+        def predict_instance(self, instance):
+            print("before", len(instance["tokens"].tokens))
+            output = super().predict_instance(instance)
+            print("after")
+            return output
+
+    predictor.__class__ = Printing
+    options = WorkerOptions(on_error="skip")
+    lines = LINES_OF_TEXT[:5] + ["{\n", '{"wrong": 1}\n', LINES_OF_TEXT[5]]
+    theirs = one_by_one(predictor, lines, options)
+    worker = Worker(predictor, options, Lockstep(layers_to_share(predictor, True)))
+    ours = list(worker.predict_at_once(batches(lines)))
+    assert [r._replace(failures=[]) for r in ours] == [r._replace(failures=[]) for r in theirs]
+    failed = [[f.error.type_name for f in result.failures] for result in ours]
+    assert (
+        failed[5:7] == [["json.decoder.JSONDecodeError"], ["KeyError"]]
+        and sum(map(bool, failed)) == 2
+    )
+    assert ours[0].printed and "before" in ours[0].printed[0] and "after" in ours[0].printed[0]
+    assert capsys.readouterr().out == ""
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError("this exception has nothing to say")
+
+
+def test_what_cannot_even_be_reported_ends_the_worker(predictor):
+    """And is not taken for a line without an output; nor does it leave others waiting."""
+
+    class Failing(type(predictor)):
+        def predict_json(self, inputs):
+            if inputs["sentence"] == "bad":
+                raise Unspeakable()
+            return super().predict_json(inputs)
+
+    predictor.__class__ = Failing
+    bad = json.dumps({"sentence": "bad"})
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    for _ in range(TOGETHER + 1):  # no thread is lost
+        with pytest.raises(ValueError, match="nothing to say"):
+            in_groups(worker, batches([bad, *LINES_OF_TEXT[:3], bad]))
+    theirs = outputs(one_by_one(predictor))
+    assert outputs(in_groups(worker, batches())) == theirs
+
+
+def test_what_fails_in_a_thread_is_tried_without(predictor):
+    """As what a library does for its own thread alone."""
+    home = threading.get_ident()
+
+    class AtHome(type(predictor)):
+        def predict_json(self, inputs):
+            assert len(inputs["sentence"]) % 2 or threading.get_ident() == home, "not at home"
+            return super().predict_json(inputs)
+
+    theirs = outputs(one_by_one(predictor))
+    predictor.__class__ = AtHome
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    assert outputs(in_groups(worker, batches())) == theirs
+
+
+def test_a_layer_that_fails_in_a_group_is_tried_by_each_line(predictor, monkeypatch):
+    theirs = outputs(one_by_one(predictor))
+    failures = []
+
+    def fail(layer, rows):
+        failures.append(len(rows))
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(operation_batching, "_forward", fail)
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    assert outputs(in_groups(worker, batches())) == theirs
+    assert failures
+
+
+def test_a_model_that_keeps_state_is_left_alone_from_then_on(predictor):
+    model = predictor._model
+    model.register_buffer("seen", torch.zeros(1))
+    forward = model.forward
+
+    def counting(**tensors):
+        model.seen += 1
+        return forward(**tensors)
+
+    model.forward = counting
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    assert worker.most_at_once == TOGETHER
+    assert "seen" in worker.predict(batches()[0]).state_change
+    assert worker.most_at_once == 1
+
+
+def test_whoever_looks_inside_sees_one_line_after_the_other(predictor, counts):
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    seen = []
+    layer = predictor._model._text_field_embedder.token_embedder_tokens.transformer_model
+    hook = layer.encoder.layer[0].output.dense.register_forward_hook(
+        lambda module, inputs, output: seen.append(len(output))
+    )
+    assert len(list(worker.predict_at_once(batches()[:4]))) == 4
+    assert seen == [1] * 4 and len(counts) == 4 * (LAYERS - 1)
+    hook.remove()
+
+
+def test_the_system_has_no_threads_left(predictor, monkeypatch):
+    theirs = outputs(one_by_one(predictor))
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(operation_batching.threading.Thread, "start", start)
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    assert worker.most_at_once == 1
+    assert outputs(in_groups(worker, batches(), worker.most_at_once)) == theirs
+
+
+def test_the_system_has_few_threads_left(predictor, monkeypatch):
+    theirs = outputs(one_by_one(predictor))
+    start, started = operation_batching.threading.Thread.start, []
+
+    def start_three(thread):
+        if len(started) == 3:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(operation_batching.threading.Thread, "start", start_three)
+    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    assert worker.most_at_once == 3
+    assert outputs(in_groups(worker, batches(), 3)) == theirs
+
+
+class Dying(TextClassifierPredictor):
+    """Its process ends with some lines."""
+
+    def predict_json(self, inputs):
+        if inputs["sentence"] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict_json(inputs)
+
+
+class TestInAPool:
+    @pytest.fixture
+    def predictor(self, archive):
+        predictor = load(archive)
+        predictor.__class__ = Dying
+        return predictor
+
+    @pytest.mark.parametrize("workers, max_retries", [(1, 0), (1, 1), (2, 0), (2, 1)])
+    def test_only_the_lines_that_kill_are_lost(self, predictor, tmp_path, workers, max_retries):
+        lines = LINES_OF_TEXT[:-1]
+        theirs = outputs(one_by_one(predictor, lines))
+        for lost in (0, 9, 10, 30):
+            lines[lost], theirs[lost] = json.dumps({"sentence": "die"}) + "\n", ""
+        executor = ProcessPoolExecutor(workers, lockstep=True, max_retries=max_retries)
+        ran = run(map(str.strip, lines), tmp_path, 1, predictor=predictor, executor=executor)
+        assert (ran.failed, ran.output) == ([0, 9, 10, 30], "".join(theirs))
+        assert executor._is_in_lockstep and ran.restarts <= 4 * (2 + max_retries)
+
+    def test_by_default_if_it_is_allennlps_code_and_worth_it(self, archive, tmp_path, monkeypatch):
+        monkeypatch.setattr(operation_batching, "_SMALLEST", 0)
+        predictor, lines = load(archive), LINES_OF_TEXT[:20]
+        theirs = outputs(one_by_one(predictor, lines))
+        executor = ProcessPoolExecutor(2, max_batches_per_worker=4)
+        ran = run(map(str.strip, lines), tmp_path, 1, predictor=predictor, executor=executor)
+        assert executor._is_in_lockstep and ran.output == "".join(theirs)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{}, {"lockstep": False}, {"lockstep": True, "batch_timeout": 60.0}]
+        + [{"lockstep": True, "threads_per_worker": 2}],
+    )
+    def test_not_if_it_should_not_or_cannot_be(self, predictor, tmp_path, settings):
+        lines = LINES_OF_TEXT[:4]
+        executor = ProcessPoolExecutor(1, **settings)
+        ran = run(map(str.strip, lines), tmp_path, 1, predictor=predictor, executor=executor)
+        assert not executor._is_in_lockstep and ran.output.count("\n") == 4
+
+
+class TestWhoMay:
+    @pytest.fixture(autouse=True)
+    def small_layers_are_worth_it(self, monkeypatch):
+        monkeypatch.setattr(operation_batching, "_SMALLEST", 0)
+
+    @pytest.fixture
+    def predictor(self, archive):
+        return load(archive)
+
+    def test_allennlps_own_code(self, predictor):
+        assert len(layers_to_share(predictor)) == LAYERS
+
+    def test_not_for_small_layers(self, predictor, monkeypatch):
+        monkeypatch.setattr(operation_batching, "_SMALLEST", 100_000)
+        assert layers_to_share(predictor) == []
+        assert len(layers_to_share(predictor, is_asked_for=True)) == LAYERS
+
+    def test_no_transformer(self, archive):
+        predictor = Predictor.from_archive(load_archive(archive("text_classifier")))
+        assert layers_to_share(predictor) == layers_to_share(predictor, True) == []
+
+    def test_not_while_somebody_looks_inside(self, predictor):
+        hook = predictor._model._seq2vec_encoder.register_forward_hook(lambda *args: None)
+        assert layers_to_share(predictor) == []
+        hook.remove()
+        assert len(layers_to_share(predictor)) == LAYERS
+
+    def test_a_reader_within_a_reader(self, archive):
+        predictor = Predictor.from_archive(load_archive(archive("multitask")))
+        assert layers_to_share(predictor)
+        readers = predictor._dataset_reader.readers.values()
+        inner = next(iter(readers)).inner
+        inner.__class__ = type("Mine", (TextClassificationJsonReader,), {"__module__": "mine"})
+        assert layers_to_share(predictor) == []
+
+    @pytest.mark.parametrize("part", ["predictor", "reader", "tokenizer", "model", "method"])
+    def test_not_for_other_code(self, predictor, part):
+        reader = predictor._dataset_reader
+        if part == "predictor":
+            predictor.__class__ = type("Mine", (TextClassifierPredictor,), {"__module__": "mine"})
+        elif part == "reader":
+            reader.__class__ = type("Mine", (TextClassificationJsonReader,), {"__module__": "mine"})
+        elif part == "tokenizer":
+            reader._tokenizer = type("Mine", (WhitespaceTokenizer,), {"__module__": "mine"})()
+        elif part == "model":
+            predictor._model.__class__ = type("Mine", (BasicClassifier,), {"__module__": "mine"})
+        else:
+            predictor.predict_json = lambda inputs: {}
+        assert layers_to_share(predictor) == []
+        assert len(layers_to_share(predictor, is_asked_for=True)) == LAYERS

@@ -1,0 +1,130 @@
+import json
+import pickle
+import sys
+import traceback
+
+import pytest
+from allennlp.common.checks import ConfigurationError
+
+from allennlp_parallel_predict.commands import user_errors
+from allennlp_parallel_predict.common import errors
+from allennlp_parallel_predict.common.remote_errors import RemoteError
+
+
+class TwoArguments(Exception):
+    """Pickle makes it again with one."""
+
+    def __init__(self, code, text):
+        super().__init__(text)
+
+
+class OwnNew(Exception):
+    def __new__(cls, *args):
+        if len(args) != 2:
+            raise TypeError
+        return super().__new__(cls)
+
+    def __init__(self, one, two):
+        super().__init__("only this")
+
+
+class Awkward(Exception):
+    """pickle rebuilds exceptions from `args`, with which this one cannot be called."""
+
+    def __init__(self, code, *, text):
+        super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+def remote(error):
+    try:
+        raise error
+    except BaseException as caught:
+        return pickle.loads(pickle.dumps(RemoteError.of(caught)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("x"),
+        ValueError(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+        json.JSONDecodeError("bad", "{", 1),
+        FileNotFoundError(2, "no such file", "x"),
+        ConfigurationError("wrong"),
+        SystemExit(4),
+        errors.WorkerDied("worker 3 died"),
+        errors.SettingsError("wrong"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_exceptions_keep_type_and_message(error):
+    rebuilt = remote(error).rebuild()
+    assert type(rebuilt) is type(error)
+    assert str(rebuilt) == str(error)
+    assert "test_exceptions_keep_type" not in str(rebuilt)
+    assert type(error).__name__ in str(rebuilt.__cause__)
+
+
+def test_an_exception_that_pickle_cannot_rebuild_keeps_type_and_attributes():
+    rebuilt = remote(Awkward(7, text="x")).rebuild()
+    assert type(rebuilt) is Awkward
+    assert (str(rebuilt), rebuilt.code) == ("7: x", 7)
+
+
+def test_a_class_inside_a_function_is_found():
+    class Local(Exception):
+        pass
+
+    assert type(remote(Local("x")).rebuild()) is Local
+
+
+def test_a_class_that_is_not_here_becomes_a_prediction_error():
+    rebuilt = RemoteError("not.there", "Strange", "it hurts", "tb", None, None).rebuild()
+    assert type(rebuilt) is errors.PredictionError
+    assert str(rebuilt) == "not.there.Strange: it hurts"
+
+
+def test_an_exception_that_holds_what_cannot_be_pickled_keeps_type_and_message():
+    error = ValueError("x")
+    error.generator = (i for i in [])
+    rebuilt = remote(error).rebuild()
+    assert type(rebuilt) is ValueError and str(rebuilt) == "x"
+
+
+def test_an_exception_that_holds_what_pickle_cannot_rebuild_keeps_type_and_message():
+    rebuilt = remote(RuntimeError(TwoArguments(1, "x"))).rebuild()
+    assert type(rebuilt) is RuntimeError and str(rebuilt) == "x"
+
+
+def test_an_exception_that_is_made_in_a_way_of_its_own():
+    rebuilt = remote(OwnNew(1, 2)).rebuild()
+    assert type(rebuilt) is errors.PredictionError and "OwnNew" in str(rebuilt)
+
+
+def test_the_remote_traceback_is_printed_with_where_it_happened():
+    rebuilt = remote(KeyError("x")).rebuild("In a worker, at input line 3: {}")
+    text = "".join(traceback.format_exception(type(rebuilt), rebuilt, None))
+    assert "at input line 3" in text and "in remote" in text and "KeyError: 'x'" in text
+
+
+def test_an_explained_error_is_printed_without_a_traceback(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(OSError) as caught:
+        with user_errors.print_user_errors("prog"), errors.user_error_context(
+            "cannot read it", OSError
+        ):
+            raise OSError("gone")
+    sys.excepthook(type(caught.value), caught.value, caught.tb)
+    assert capsys.readouterr().err == "prog: error: cannot read it: gone\n"
+
+
+def test_other_errors_are_printed_as_ever(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(KeyError) as caught:
+        with user_errors.print_user_errors("prog"), errors.user_error_context(
+            "cannot read it", OSError
+        ):
+            raise KeyError("x")
+    sys.excepthook(type(caught.value), caught.value, caught.tb)
+    assert "Traceback" in capsys.readouterr().err

@@ -1,0 +1,152 @@
+"""Full disks and closed pipes; each as a real process, whose last flush counts too."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from allennlp_parallel_predict.common.errors import ResumeError
+from allennlp_parallel_predict.common.messages import LINES, Batch, BatchResult, Failure
+from allennlp_parallel_predict.common.remote_errors import RemoteError
+from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch
+from allennlp_parallel_predict.data.sinks import OutputClosed, OutputPosition, Sink
+from tests.support.faults import command, faulty_archive
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def runs_of(outputs, failures=()):
+    size = len(outputs) + len(failures)
+    batch = Batch(0, LINES, [f"{n}\n" for n in range(size)], range(size), range(1, size + 1))
+    return [CompletedBatch(batch, BatchResult(0, outputs, failures=list(failures)))]
+
+
+def test_failures_are_logged_where_there_is_no_errors_file(tmp_path, caplog):
+    sink = Sink(str(tmp_path / "output"), None, False, "skip")
+    sink.write(runs_of(["one\n"], [Failure(1, RemoteError.of(ValueError("too long")))]))
+    sink.close()
+    assert "input line 2 failed: ValueError: too long" in caplog.text
+    assert (tmp_path / "output").read_text() == "one\n"
+
+
+class TestAFullDisk:
+    @pytest.mark.parametrize("full", ["output", "errors"])
+    def test_the_file_is_named(self, tmp_path, full):
+        files = {"output": str(tmp_path / "output"), "errors": None, full: "/dev/full"}
+        sink = Sink(files["output"], files["errors"], False, "skip")
+        sink.write(runs_of(["x" * 10]))
+        if full == "errors":
+            sink._errors.write("x")
+        with pytest.raises(OSError) as caught:
+            sink.flush()
+        assert caught.value.explanation == "cannot write /dev/full: No space left on device"
+        with pytest.raises(OSError):
+            sink.close()
+        if full == "errors":
+            assert (tmp_path / "output").read_text() == "x" * 10
+
+    @pytest.fixture(scope="class")
+    def archive(self, tmp_path_factory):
+        return faulty_archive(tmp_path_factory.mktemp("archive"))
+
+    # So little that it is only written at the very end, and more than is kept back.
+    @pytest.mark.parametrize("count", [1, 5000])
+    def test_the_command(self, archive, tmp_path, count):
+        (tmp_path / "input").write_text("".join(f'{{"n": {n}}}\n' for n in range(count)))
+        flags = ["--silent", "--output-file", "/dev/full"]
+        with command(archive, tmp_path / "input", *flags, folder=tmp_path) as running:
+            assert running.wait() == 1
+        assert "cannot write /dev/full: No space left on device" in running.stderr
+        assert "Traceback" not in running.stderr
+
+    def test_the_padding_that_a_bucket_saves_is_reported(self, archive, tmp_path):
+        lines = ('{"n": %d, "text": "%s"}\n' % (n, "x" * (n % 5 * 10)) for n in range(100))
+        (tmp_path / "input").write_text("".join(lines))
+        settings = '{"batching": {"type": "bucket", "batch_size": 10}}'
+        flags = ["--silent", "--output-file", tmp_path / "output", "--parallel-overrides", settings]
+        with command(archive, tmp_path / "input", *flags, folder=tmp_path) as running:
+            assert running.wait() == 0
+        assert "% of the padding saved" in running.stderr
+
+    def test_the_checkpoint_before_stays(self, archive, tmp_path):
+        """A small file system would do it; a limit on the size of files is at hand everywhere."""
+        (tmp_path / "input").write_text("".join(f'{{"n": {n}}}\n' for n in range(5000)))
+        flags = ["--silent", "--output-file", tmp_path / "output"]
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+        try:
+            with command(archive, tmp_path / "input", *flags, folder=tmp_path) as running:
+                assert running.wait() == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert f"cannot write {tmp_path / 'output'}: File too large" in running.stderr
+        with command(archive, tmp_path / "input", *flags, "--resume", folder=tmp_path) as running:
+            assert running.wait() == 0
+        with command(
+            archive, tmp_path / "input", *flags[:2], tmp_path / "calm", folder=tmp_path
+        ) as r:
+            assert r.wait() == 0
+        assert (tmp_path / "output").read_bytes() == (tmp_path / "calm").read_bytes()
+
+
+class TestAClosedPipe:
+    def test_the_sink(self):
+        end, other_end = os.pipe()
+        os.close(end)
+        sink = Sink(f"/dev/fd/{other_end}", None, False)
+        sink.write(runs_of(["x" * 10]))
+        with pytest.raises(OutputClosed):
+            sink.flush()
+        os.close(other_end)
+
+
+def real_command(archive, folder, lines, *flags):
+    """The interpreter and all, as a user starts it."""
+    (folder / "input").write_text("".join(f'{{"n": {n}}}\n' for n in range(lines)))
+    arguments = [str(archive), str(folder / "input"), "--predictor", "faulty"]
+    arguments += [
+        "--include-package",
+        "tests.fixtures.faulty_predictors",
+        "--num-workers",
+        "2",
+        *flags,
+    ]
+    return [sys.executable, "-W", "ignore", "-m", "allennlp_parallel_predict", *arguments]
+
+
+class TestARealProcess:
+    def test_head_and_a_full_disk(self, tmp_path):
+        """Both at once, as most of the time is starting."""
+        archive = faulty_archive(tmp_path)
+        arguments = real_command(archive, tmp_path, 20_000)
+        with open("/dev/full", "w") as full:
+            to_full = subprocess.Popen(arguments, stdout=full, stderr=subprocess.PIPE)
+        to_head = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert to_head.stdout.readline().startswith(b"input 0: ")
+        to_head.stdout.close()
+        errors = [to_full.communicate()[1].decode(), to_head.stderr.read().decode()]
+        assert to_full.returncode == 1
+        assert "cannot write to the standard output: No space left on device" in errors[0]
+        assert to_head.wait() == 141
+        for text in errors:
+            assert "Traceback" not in text and "Exception ignored" not in text
+
+
+class TestResume:
+    def test_a_file_is_cut_where_the_checkpoint_says(self, tmp_path):
+        (tmp_path / "output").write_text("one\ntwo\nthr")
+        sink = Sink(str(tmp_path / "output"), resume_at=OutputPosition(output_bytes=4))
+        sink._output.write("2\n")
+        sink.close()
+        assert (tmp_path / "output").read_text() == "one\n2\n"
+
+    @pytest.mark.parametrize("content", [None, "ab"])
+    def test_an_errors_file_that_is_too_short(self, tmp_path, content):
+        (tmp_path / "output").write_text("one\n")
+        if content is not None:
+            (tmp_path / "errors").write_text(content)
+        files = [str(tmp_path / "output"), str(tmp_path / "errors")]
+        with pytest.raises(ResumeError, match="errors has changed"):
+            Sink(*files, resume_at=OutputPosition(output_bytes=4, errors_bytes=3))

@@ -1,0 +1,393 @@
+"""A pool of real processes that die, hang, stop and run out of memory."""
+
+import json
+import resource
+import signal
+import time
+
+import psutil
+import pytest
+
+from allennlp_parallel_predict.common.errors import ModelStateError, SettingsError, WorkerDied
+from allennlp_parallel_predict.common.messages import LINES, Batch, WorkerOptions
+from allennlp_parallel_predict.common.serialization import load_result
+from allennlp_parallel_predict.data.batching import BucketBatching
+from allennlp_parallel_predict.executors import ProcessPoolExecutor
+from allennlp_parallel_predict.executors.pool import executor as executor_module
+from allennlp_parallel_predict.executors.pool import launcher
+from allennlp_parallel_predict.worker import process
+from tests.support.faults import ListSource, expected, numbered, predictor_of, run
+from tests.support.running import workers
+
+pytestmark = pytest.mark.timeout(90)
+
+DEATHS = {
+    "kill": "SIGKILL",
+    "segv": "SIGSEGV",
+    "exit": "exit status 7",
+    "exit 0": "before its work was done",
+}
+
+
+def without(count, *lost):
+    return expected(n for n in range(count) if n not in lost)
+
+
+def batch_of(item):
+    """A batch of one input."""
+    number = item["n"]
+    return Batch(number, LINES, [json.dumps(item)], [number], [number + 1])
+
+
+class TestADeadWorker:
+    @pytest.mark.parametrize("workers", [1, 3])
+    @pytest.mark.parametrize("fault", DEATHS)
+    def test_only_the_culprit_is_lost(self, tmp_path, fault, workers):
+        ran = run(numbered(40, {9: fault}), tmp_path, num_workers=workers)
+        assert ran.output == without(40, 9)
+        (error,) = ran.errors
+        assert (error["line"], error["input"]) == (10, json.dumps({"n": 9, "do": fault}))
+        assert error["type"] == "allennlp_parallel_predict.common.errors.WorkerDied"
+        assert DEATHS[fault] in error["message"] and "input line 10" in error["message"]
+
+    def test_a_batch_that_kills_once_is_only_tried_again(self, tmp_path):
+        once = {"do": "kill", "once": str(tmp_path / "once")}
+        ran = run(numbered(40, {9: once}), tmp_path)
+        assert (ran.output, ran.errors, ran.restarts) == (without(40), [], 1)
+
+    def test_the_first_and_the_last_of_a_batch_and_two_beside_each_other(self, tmp_path):
+        ran = run(numbered(24, {0: "kill", 11: "segv", 12: "exit", 23: "kill"}), tmp_path)
+        assert ran.failed == [0, 11, 12, 23]
+        assert ran.output == without(24, 0, 11, 12, 23)
+
+    def test_two_beside_each_other_in_batches_of_one_and_one_worker(self, tmp_path):
+        inputs = numbered(12, {4: "kill", 5: "kill"})
+        ran = run(inputs, tmp_path, batch_size=1, num_workers=1)
+        assert (ran.failed, ran.output) == ([4, 5], without(12, 4, 5))
+
+    def test_a_whole_batch_of_two(self, tmp_path):
+        ran = run(numbered(12, {4: "kill", 5: "kill"}), tmp_path, batch_size=2, num_workers=1)
+        assert (ran.failed, ran.output) == ([4, 5], without(12, 4, 5))
+
+    @pytest.mark.parametrize("max_retries", [0, 1, 5])
+    def test_the_number_of_retries(self, tmp_path, max_retries):
+        ran = run(numbered(8, {1: "kill"}), tmp_path, num_workers=1, max_retries=max_retries)
+        assert (ran.failed, ran.output) == ([1], without(8, 1))
+        assert ran.restarts == 2 * (max_retries + 1)  # the batch, and then the input
+
+    def test_many_in_hand_in_one_message(self, tmp_path):
+        """They are so short; only the one that it was at is to blame."""
+        prefetch = []
+
+        class Watched(ProcessPoolExecutor):
+            def _replace(self, worker, *args):
+                prefetch.append(len(worker.tasks))
+                return super()._replace(worker, *args)
+
+        faults = {n: {"do": "kill", "once": str(tmp_path / str(n))} for n in range(2000, 2900, 100)}
+        ran = run(
+            numbered(3000, {**faults, 2950: "segv"}),
+            tmp_path,
+            batch_size=2,
+            executor=Watched(num_workers=2),
+        )
+        assert (ran.failed, ran.output) == ([2950], without(3000, 2950))
+        assert ran.restarts == len(prefetch) == len(faults) + 4
+        assert max(prefetch) > 4
+
+    def test_it_is_replaced_in_milliseconds_while_others_go_on(self, tmp_path):
+        calm = run(numbered(200), tmp_path, batch_size=1)
+        faults = {n: {"do": "kill", "once": str(tmp_path / str(n))} for n in range(5, 200, 10)}
+        ran = run(numbered(200, faults), tmp_path, batch_size=1)
+        assert (ran.output, ran.restarts) == (calm.output, 20)
+        assert (ran.seconds - calm.seconds) / 20 < 0.25
+
+    def test_a_process_that_it_started_may_stay(self, tmp_path):
+        once = {"do": "leave a child", "seconds": 4, "once": str(tmp_path / "once")}
+        ran = run(numbered(12, {5: once}), tmp_path)
+        assert (ran.output, ran.restarts) == (without(12), 1)
+        assert ran.seconds < 3
+        time.sleep(max(0.0, 4.5 - ran.seconds))
+
+    def test_raise_names_the_line_and_keeps_what_was_before(self, tmp_path):
+        with pytest.raises(WorkerDied, match="SIGKILL.* input line 10") as caught:
+            run(numbered(40, {9: "kill"}), tmp_path, on_error="raise")
+        assert '{"n": 9, "do": "kill"}' in str(caught.value.__cause__)
+        assert (tmp_path / "output").read_text() == expected(range(9))
+
+    def test_placeholder(self, tmp_path):
+        ran = run(numbered(8, {1: "kill"}), tmp_path, on_error="placeholder")
+        line = ran.output.splitlines()[1]
+        assert json.loads(line)["error"]["line"] == 2
+        assert ran.output.replace(line + "\n", "") == without(8, 1)
+
+    def test_large_results_before_a_death_are_not_blamed(self, tmp_path):
+        """The worker has sent the result of a batch when the next one kills it."""
+        inputs = numbered(30, {n: {"pad": 3_000_000} for n in range(0, 30, 2)})
+        for n in range(1, 30, 6):
+            inputs[n]["do"] = "kill"
+        ran = run(inputs, tmp_path, batch_size=1, max_retries=0)
+        assert ran.failed == list(range(1, 30, 6))
+        assert [json.loads(o)["n"] for o in ran.output.splitlines() if o[:1] == "{"] == [
+            n for n in range(30) if n % 6 != 1
+        ]
+
+    def test_out_of_order_batches(self, tmp_path):
+        inputs = numbered(60, {n: {"size": "y" * (n * 37 % 50)} for n in range(60)})
+        inputs[17]["do"], inputs[44]["do"] = "kill", "raise"
+        ran = run(inputs, tmp_path, batching=BucketBatching(4, window=20))
+        assert (ran.failed, ran.output) == ([17, 44], without(60, 17, 44))
+
+
+class TestDeathAfterDeath:
+    @pytest.mark.parametrize("batch_size", [1, 4])
+    @pytest.mark.parametrize("on_error", ["raise", "skip"])
+    def test_no_batch_ever(self, tmp_path, batch_size, on_error):
+        inputs = numbered(1000, {n: "kill" for n in range(1000)})
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            run(inputs, tmp_path, batch_size=batch_size, on_error=on_error)
+
+    def test_no_worker_can_load(self, tmp_path):
+        predictor = predictor_of(loading_fault="kill in worker")
+        with pytest.raises(WorkerDied, match="before it had its model.*three|third"):
+            run(numbered(10), tmp_path, predictor=predictor)
+
+    def test_deaths_with_work_in_between_are_no_reason_to_end(self, tmp_path):
+        ran = run(numbered(60, {n: "exit" for n in range(0, 60, 3)}), tmp_path, num_workers=1)
+        assert ran.failed == list(range(0, 60, 3))
+
+
+class TestMemory:
+    @pytest.mark.parametrize("fault", ["memory", "allocator", "cuda memory"])
+    def test_a_batch_that_is_too_large_is_halved(self, tmp_path, fault):
+        too_large = {n: {"do": fault, "with": 3} for n in range(16)}
+        ran = run(numbered(16, too_large), tmp_path, batch_size=8, on_error="raise")
+        assert (ran.output, ran.restarts) == (without(16), 0)
+
+    @pytest.mark.parametrize("fault", ["memory", "allocator", "cuda memory"])
+    def test_an_input_that_is_too_large_alone(self, tmp_path, fault):
+        ran = run(numbered(16, {5: fault}), tmp_path, batch_size=8)
+        assert (ran.failed, ran.output) == ([5], without(16, 5))
+
+    def test_50_megabytes_both_ways_at_once(self, tmp_path):
+        large = {n: {"pad": 50_000_000, "text": "y" * 50_000_000} for n in range(4)}
+        ran = run(numbered(6, large), tmp_path, batch_size=1)
+        sizes = [len(line) for line in ran.output.splitlines() if line.startswith("{")]
+        assert [size > 50_000_000 for size in sizes] == [True] * 4 + [False] * 2
+
+    def test_a_slow_first_batch_and_a_long_input(self, tmp_path):
+        """What can be neither predicted nor written yet is not read."""
+        ahead = 0
+
+        class Watched(ListSource):
+            def __iter__(self):
+                nonlocal ahead
+                for item in super().__iter__():
+                    if not (tmp_path / "done").exists():
+                        ahead = max(ahead, self.read)
+                    yield item
+
+        inputs = numbered(20_000, {0: {"do": "sleep", "seconds": 2}})
+        inputs[1] = {"n": 1, "do": "sleep", "seconds": 0, "once": str(tmp_path / "done")}
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        ran = run(Watched(inputs), tmp_path, batch_size=2, allow_stateful_model=True)
+        assert ran.output == without(20_000)
+        # The others are so short that each worker may have 64 of them in hand.
+        assert ahead <= 2 * 3 * (64 * 2 + 2) + 2
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KB
+
+    def test_large_results_behind_a_slow_batch(self, tmp_path):
+        inputs = numbered(100, {n: {"pad": 10_000_000} for n in range(1, 100)})
+        inputs[0].update(do="sleep", seconds=3)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        ran = run(inputs, tmp_path, batch_size=1)
+        # 33 of them wait while it is not known yet whether the model keeps state.
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB
+        assert ran.path.stat().st_size > 990_000_000
+
+
+class TestOrder:
+    def test_stragglers(self, tmp_path):
+        slow = {n: {"do": "sleep", "seconds": n * 7 % 5 * 0.02} for n in range(0, 120, 3)}
+        assert run(numbered(120, slow), tmp_path, num_workers=4).output == without(120)
+
+    def test_the_last_batches_wait_for_whoever_is_free(self):
+        executor = ProcessPoolExecutor(num_workers=2, allow_stateful_model=True)
+        executor.start(predictor_of(), WorkerOptions())
+        finished = []
+        for item in numbered(4, {0: {"do": "sleep", "seconds": 1}}):
+            executor.submit(batch_of(item))
+        while not executor.is_idle():
+            finished += [result.number for result in executor.collect()]
+        executor.close()
+        assert finished == [1, 2, 3, 0]
+
+    def test_workers_with_short_batches_have_more_of_them_in_hand(self):
+        """Else each would sleep when the next batch comes, and have to be woken. It gets several in
+        one message then."""
+        executor = ProcessPoolExecutor(num_workers=1)
+        executor.start(predictor_of(), WorkerOptions())
+        most, messages = {}, []
+        send = executor._pool.send
+        executor._pool.send = lambda *args: (messages.append(args), send(*args))
+        slow = {n: {"do": "sleep", "seconds": 0.02} for n in range(1000, 1140)}
+        for item in numbered(1140, slow):
+            while not executor.has_room():
+                if executor._pool.sends_in_bulk():
+                    time.sleep(0.0005)  # as if other things had to be done
+                executor.collect()
+            executor.submit(batch_of(item))
+            kind = "slow" if item["n"] >= 1130 else "fast"
+            if item["n"] == 1000:
+                assert len(messages) < 800
+            (worker,) = executor._pool.workers
+            most[kind] = max(most.get(kind, 0), len(worker.tasks))
+        while not executor.is_idle():
+            executor.collect()
+        executor.close()
+        assert 4 < most["fast"] <= 32 and most["slow"] <= 2
+
+    def test_workers_get_the_next_batches_before_results_are_unpacked(self, monkeypatch):
+        """Else they would have run out of short ones while the parent unpacks and writes."""
+        done = []
+
+        def noting(what, function):
+            return lambda *args: (done.append(what), function(*args))[1]
+
+        monkeypatch.setattr(executor_module, "load_result", noting("unpack", load_result))
+        executor = ProcessPoolExecutor(num_workers=1)
+        executor.start(predictor_of(), WorkerOptions())
+        executor._pool.wait = noting("wait", executor._pool.wait)
+        executor._pool.send = noting("send", executor._pool.send)
+        for item in numbered(1000):
+            while not executor.has_room():
+                executor.collect()
+            executor.submit(batch_of(item))
+        executor.close()
+        after_wait = [next_one for one, next_one in zip(done, done[1:]) if one == "wait"]
+        assert after_wait.count("send") > len(after_wait) / 2
+
+    def test_what_comes_before_a_slow_batch_does_not_wait_for_it(self):
+        """Though they came to the worker in one message."""
+        executor = ProcessPoolExecutor(num_workers=1)
+        executor.start(predictor_of(), WorkerOptions())
+        inputs, came = numbered(1100, {1000: {"do": "sleep", "seconds": 1}}), {}
+        while inputs or not executor.is_idle():
+            while inputs and executor.has_room():
+                executor.submit(batch_of(inputs.pop(0)))
+            came.update((result.number, time.monotonic()) for result in executor.collect())
+        executor.close()
+        assert list(came) == list(range(1100))
+        assert came[1000] - came[999] > 0.8
+
+
+class TestAModelThatKeepsState:
+    def counted(self, count):
+        return [n + 1 for n in range(count)]
+
+    def seen(self, ran):
+        return [json.loads(o)["seen"] for o in ran.output.splitlines() if o.startswith("{")]
+
+    @pytest.mark.parametrize("more", [{"num_workers": 1}, {"num_workers": 3}])
+    def test_it_runs_in_one_worker(self, tmp_path, more):
+        more["max_batches_per_worker"] = 2  # for it would forget
+        ran = run(numbered(30), tmp_path, predictor=predictor_of(keeps_state=True), **more)
+        assert self.seen(ran) == self.counted(30)
+        assert ran.executor.state_change is not None
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_its_worker_dies(self, tmp_path, workers):
+        once = {"do": "kill", "once": str(tmp_path / "once")}
+        with pytest.raises(ModelStateError, match="SIGKILL.*state|state.*SIGKILL"):
+            run(
+                numbered(40, {30: once}),
+                tmp_path,
+                predictor=predictor_of(keeps_state=True),
+                num_workers=workers,
+            )
+        assert (tmp_path / "output").read_text().count("{") == 28
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_it_shows_when_the_first_batch_is_taken_apart(self, tmp_path, workers):
+        """One input finds the state, and the other ends a worker that has finished nothing."""
+        with pytest.raises(ModelStateError, match="that state is lost"):
+            run(
+                numbered(2, {1: "kill"}),
+                tmp_path,
+                predictor=predictor_of(keeps_state=True),
+                batch_size=2,
+                num_workers=workers,
+                max_retries=0,
+            )
+
+    def test_its_worker_dies_before_the_first_batch_is_finished(self, tmp_path):
+        once = {"do": "kill", "once": str(tmp_path / "once")}
+        predictor = predictor_of(keeps_state=True)
+        ran = run(numbered(40, {1: once}), tmp_path, predictor=predictor, num_workers=1)
+        assert self.seen(ran) == self.counted(40)
+
+
+class TestSpawn:
+    """Starting takes seconds here, so many faults share a run."""
+
+    def test_deaths_and_timeouts(self, tmp_path):
+        faults = {
+            3: "kill",
+            14: "raise",
+            17: "memory",
+            20: {"pad": 50_000_000, "text": "y" * 50_000_000},
+            22: "stop",
+            36: "segv",
+        }
+        ran = run(
+            numbered(40, faults),
+            tmp_path,
+            batch_size=1,
+            start_method="spawn",
+            batch_timeout=4.0,
+            max_retries=0,
+        )
+        assert ran.failed == [3, 14, 17, 22, 36]
+        assert ran.restarts == 3
+        numbers = [json.loads(o)["n"] for o in ran.output.splitlines() if o.startswith("{")]
+        assert numbers == [n for n in range(40) if n not in ran.failed]
+
+    def test_no_worker_can_load(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(process, "_BOOT", "import os; os.kill(os.getpid(), 9)")
+        with pytest.raises(WorkerDied, match="SIGKILL.*before it had its model.*third"):
+            run(numbered(10), tmp_path, start_method="spawn")
+
+    def test_ended_while_it_loads(self):
+        executor = ProcessPoolExecutor(num_workers=2, start_method="spawn")
+        for end in (executor.close, executor.kill):
+            executor.start(predictor_of(), WorkerOptions())
+            time.sleep(0.3)
+            started = time.monotonic()
+            end()
+            assert time.monotonic() - started < 1.0
+            assert psutil.wait_procs(workers(), timeout=3)[1] == []
+
+
+class TestAPoolThatCannotStart:
+    def test_nothing_is_left(self, monkeypatch):
+        fork, started = launcher.fork_worker, []
+
+        def fork_twice(*args):
+            if len(started) == 2:
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+            started.append(fork(*args))
+            return started[-1]
+
+        monkeypatch.setattr(launcher, "fork_worker", fork_twice)
+        with pytest.raises(OSError) as caught:
+            ProcessPoolExecutor(num_workers=3).start(predictor_of(), WorkerOptions())
+        assert "cannot start a worker" in caught.value.explanation
+        assert [worker.poll() for worker in started] == [-signal.SIGTERM] * 2
+
+
+@pytest.mark.parametrize(
+    "bad", [{"batch_timeout": 0}, {"max_retries": -1}, {"max_batches_per_worker": 0}]
+)
+def test_settings_that_cannot_be(bad):
+    with pytest.raises(SettingsError, match=next(iter(bad))):
+        ProcessPoolExecutor(**bad)

@@ -1,0 +1,264 @@
+"""`--resume`: the same bytes as without the interruption, or a refusal."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from allennlp_parallel_predict.common.errors import ResumeError
+from allennlp_parallel_predict.data.sinks import OutputPosition
+from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
+from tests.support.faults import command, faulty_archive, numbered, settings, wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+BUCKETS = {"batching": {"type": "bucket", "batch_size": 3, "window": 15}}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return faulty_archive(tmp_path_factory.mktemp("archive"))
+
+
+class Job:
+    """One command on one input, which is run calmly, or killed and resumed."""
+
+    def __init__(self, archive, folder, count=240, seconds=0.006, name="input"):
+        self.archive, self.folder = archive, folder
+        self.input, self.output = folder / name, folder / "output"
+        self.errors, self.checkpoint = folder / "errors", folder / "output.checkpoint"
+        faults = {n: {"do": "sleep", "seconds": seconds} for n in range(count)}
+        faults.update({n: "raise" for n in range(5, count, 30)})
+        lines = [
+            json.dumps(line) + "\n" * (1 + (n % 11 == 0))
+            for n, line in enumerate(numbered(count, faults))
+        ]
+        self.write("".join(lines))
+        self.flags = ["--batch-size", 3, "--on-error", "skip", "--silent"]
+
+    def write(self, text):
+        if self.input.suffix == ".gz":
+            self.input.write_bytes(gzip.compress(text.encode()))
+        else:
+            self.input.write_text(text)
+
+    def start(self, *more, overrides=None, output=None, errors=None):
+        values = {"executor_num_workers": 2, "checkpoint_interval": 0.05, **(overrides or {})}
+        files = ["--output-file", output or self.output, "--errors-file", errors or self.errors]
+        return command(
+            self.archive,
+            self.input,
+            *files,
+            *self.flags,
+            *settings(**values),
+            *more,
+            folder=self.folder,
+        )
+
+    def calm(self, **more):
+        with self.start(
+            output=self.folder / "calm", errors=self.folder / "calm errors", **more
+        ) as r:
+            assert r.wait() == 3
+        for record in map(json.loads, (self.folder / "calm errors").open()):
+            assert record["type"] == "ValueError"
+        return (self.folder / "calm").read_bytes(), self.lines_of(self.folder / "calm errors")
+
+    def lines_of(self, path):
+        return [(r["line"], r["input"]) for r in map(json.loads, path.open())]
+
+    def kill(self, *more, number=signal.SIGKILL, after=0.0, at_least=1, **others):
+        with self.start(*more, **others) as running:
+            wait_until(lambda: self.bytes_written() >= at_least or running.has_ended())
+            time.sleep(after)
+            running.signal(number)
+            return running.wait()
+
+    def bytes_written(self):
+        return self.output.stat().st_size if self.output.exists() else 0
+
+    def resume(self, *more, **others):
+        with self.start("--resume", *more, **others) as running:
+            running.wait()
+        return running
+
+    def refuse(self, *more, **others):
+        before = self.output.read_bytes()
+        ran = self.resume(*more, **others)
+        assert ran.status == 1 and "Traceback" not in ran.stderr
+        assert self.output.read_bytes() == before
+        return ran.stderr
+
+
+@pytest.fixture
+def job(archive, tmp_path):
+    return Job(archive, tmp_path)
+
+
+class TestTheSameBytes:
+    @pytest.mark.parametrize("overrides", [{}, BUCKETS], ids=["in_order", "bucket"])
+    @pytest.mark.parametrize("name", ["input", "input.gz"])
+    def test_killed_at_several_moments(self, archive, tmp_path, overrides, name):
+        job = Job(archive, tmp_path, name=name)
+        if overrides:
+            job.flags = job.flags[2:]
+        calm = job.calm(overrides=overrides)
+        assert job.kill(overrides=overrides) == -signal.SIGKILL
+        for attempt in range(3):
+            if job.checkpoint.exists():  # or else it was complete before it was killed
+                size = job.bytes_written() + 200
+                job.kill("--resume", overrides=overrides, at_least=size, after=0.07 * attempt)
+        if job.checkpoint.exists():
+            assert job.resume(overrides=overrides).status == 3
+        assert (job.output.read_bytes(), job.lines_of(job.errors)) == calm
+        assert sorted(p.name for p in tmp_path.iterdir() if "checkpoint" in p.name) == []
+
+    @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_interrupted(self, job, number, status):
+        calm = job.calm()
+        assert job.kill(number=number) == status
+        assert job.resume().status == 3
+        assert (job.output.read_bytes(), job.lines_of(job.errors)) == calm
+
+    def test_torn_writes(self, job):
+        """Whatever the files look like behind the checkpoint."""
+        calm = job.calm()
+        job.kill(after=0.3)
+        written = json.loads(job.checkpoint.read_text())["content"]["written"]
+        saved = [path.read_bytes() for path in (job.output, job.errors, job.checkpoint)]
+        for torn in (b"", b'{"n": 1', b"\0" * 5000, b"\xff\xfe\n" * 9):
+            job.output.write_bytes(saved[0][: written["output_bytes"]] + torn)
+            job.errors.write_bytes(saved[1][: written["errors_bytes"]] + torn)
+            job.checkpoint.write_bytes(saved[2])
+            (job.folder / "output.checkpoint.tmp").write_bytes(saved[2][: len(torn)])
+            assert job.resume().status == 3
+            assert (job.output.read_bytes(), job.lines_of(job.errors)) == calm
+
+    def test_after_an_error(self, job):
+        """The line that ended the run is mended by another setting outside; here, it goes away."""
+        flag = job.folder / "once"
+        text = job.input.read_text().splitlines()
+        text[150] = json.dumps({"n": 999, "do": "raise", "once": str(flag)})
+        job.write("\n".join(line for line in text if '"raise"' not in line or "once" in line))
+        job.flags = ["--batch-size", 3, "--silent"]
+        with job.start() as running:
+            assert running.wait() == 1
+        assert flag.exists() and 0 < job.bytes_written()
+        assert job.resume().status == 0
+        resumed = job.output.read_bytes()
+        with job.start() as running:
+            assert running.wait() == 0
+        assert job.output.read_bytes() == resumed
+
+    def test_before_anything_and_when_nothing_is_left(self, job):
+        assert job.resume().status == 3  # nothing to resume: an ordinary run
+        output = job.output.read_bytes()
+        message = job.refuse()
+        assert "nothing to resume" in message
+        assert job.output.read_bytes() == output
+
+    def test_with_the_dataset_reader(self, archive, tmp_path):
+        job = Job(archive, tmp_path)
+        job.write("".join(f"{n}\n" for n in range(9000)))
+        job.flags = ["--batch-size", 3, "--silent", "--use-dataset-reader"]
+        with job.start(output=tmp_path / "calm") as running:
+            assert running.wait() == 0
+        assert job.kill() == -signal.SIGKILL
+        assert job.resume().status == 0
+        assert job.output.read_bytes() == (tmp_path / "calm").read_bytes()
+
+
+class TestRefused:
+    @pytest.fixture
+    def killed(self, job):
+        assert job.kill(after=0.2) == -signal.SIGKILL
+        return job
+
+    def test_changes(self, killed, tmp_path):
+        text = killed.input.read_text()
+        killed.input.write_text(text.replace('"n": 200', '"n": 201'))
+        assert "another input file" in killed.refuse()
+        killed.input.unlink()
+        killed.write(text)
+        assert "another input file" in killed.refuse()  # who knows what was in between
+
+    def test_settings(self, killed):
+        killed.flags[1] = 4
+        assert "another batching" in killed.refuse()
+        killed.flags[1] = 3
+        assert "another on_error" in killed.refuse("--on-error", "placeholder")
+        assert "another --overrides" in killed.refuse("--overrides", '{"a": 1}')
+        threads = {"executor_threads_per_worker": 2}
+        assert "another number of threads" in killed.refuse(overrides=threads)
+        assert "another --errors-file" in killed.refuse(errors=killed.folder / "other")
+        other = faulty_archive(killed.folder / "other archive")
+        killed.archive, before = other, killed.archive
+        assert "another archive" in killed.refuse()
+        killed.archive = before
+        assert killed.resume(overrides={"executor_num_workers": 1}).status == 3
+
+    def test_a_changed_output(self, killed):
+        content = killed.output.read_bytes()
+        killed.output.write_bytes(b"x" + content[:10])
+        assert "output has changed" in killed.refuse()
+        killed.output.unlink()
+        assert "output has changed" in killed.resume().stderr
+
+    def test_a_damaged_checkpoint(self, killed):
+        good = killed.checkpoint.read_bytes()
+        number = random.Random(3).randrange(len(good))
+        other_digit = good.replace(b'"positions": ', b'"positions": 1')
+        for bad in (
+            b"",
+            good[: len(good) // 2],
+            good[:number] + b"?" + good[number + 1 :],
+            b"[]",
+            other_digit,
+            b"\xff\x00",
+        ):
+            killed.checkpoint.write_bytes(bad)
+            assert "damaged" in killed.refuse()
+
+    def test_input_or_output_that_cannot_be_resumed(self, job, tmp_path):
+        job.input = "-"
+        with job.start("--resume") as running:
+            assert running.wait() == 1
+        assert "--resume needs" in running.stderr and "Traceback" not in running.stderr
+
+    def test_a_model_that_keeps_state(self, tmp_path):
+        job = Job(faulty_archive(tmp_path / "archive", keeps_state=True), tmp_path)
+        assert job.kill(number=signal.SIGINT, after=0.2) == 130
+        message = job.refuse()
+        assert "cannot be resumed" in message and "it writes to seen" in message
+
+
+class TestTheFile:
+    def test_what_is_saved_is_loaded(self, tmp_path):
+        (tmp_path / "output").write_text("some text\n")
+        checkpoint = Checkpoint(str(tmp_path / "output"), {"archive": 1})
+        written = OutputPosition(5, 4, 3, 1, 9, 0)
+        checkpoint.save(written)
+        assert checkpoint.load() == written
+        checkpoint.remove()
+        assert os.listdir(tmp_path) == ["output"]
+
+    def test_a_full_disk_leaves_the_one_before(self, tmp_path):
+        (tmp_path / "output").write_text("some text\n")
+        checkpoint = Checkpoint(str(tmp_path / "output"), {"archive": 1})
+        checkpoint.save(OutputPosition(1, 1, 1, 0, 4, 0))
+        os.symlink("/dev/full", f"{checkpoint.path}.tmp")
+        with pytest.raises(OSError) as caught:
+            checkpoint.save(OutputPosition(2, 2, 2, 0, 9, 0))
+        assert "cannot write" in caught.value.explanation
+        assert checkpoint.load() == OutputPosition(1, 1, 1, 0, 4, 0)
+
+    def test_state(self, tmp_path):
+        (tmp_path / "output").write_text("some text\n")
+        checkpoint = Checkpoint(str(tmp_path / "output"), {})
+        checkpoint.save(OutputPosition(), "it counts")
+        with pytest.raises(ResumeError, match="it counts"):
+            checkpoint.load()

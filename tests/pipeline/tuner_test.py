@@ -1,0 +1,151 @@
+"""The search for settings, on predictors that are known to like some of them."""
+
+import json
+import time
+
+import pytest
+
+from allennlp_parallel_predict.commands.tune import choose, jsonnet, render, sample
+from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.messages import LINES
+from allennlp_parallel_predict.data.inputs import Input
+from allennlp_parallel_predict.data.sources import LineSource
+from allennlp_parallel_predict.pipeline.tuner import Candidate, Measurement, Tuner, executors_for
+from allennlp_parallel_predict.settings import build_settings, read_settings
+from tests.fixtures.timed_predictors import TimedModel, TimedPredictor
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def inputs(count, **more):
+    line = json.dumps(more)
+    return [Input(n, n + 1, line + "\n") for n in range(count)]
+
+
+def measurement(rate, same=True, memory=100.0, workers=2):
+    return Measurement(Candidate(workers, 1, 8), rate, memory, 1.0, same)
+
+
+class BatchesPredictor(TimedPredictor):
+    """A batch takes as long as one input, so large batches and all workers are best."""
+
+    def __init__(self):
+        super().__init__()
+        self._model.forward = self._forward
+
+    def _forward(self, tokens, inputs):
+        time.sleep(0.01)
+        return TimedModel.forward(self._model, tokens, inputs)
+
+
+class TestSearch:
+    def test_it_finds_many_workers_and_large_batches(self):
+        tuner = Tuner(BatchesPredictor(), inputs(300), LINES, cpus=2)
+        best = tuner.search(5.0)[0]
+        assert best.candidate.workers == 2 and best.candidate.batch_size >= 16
+        assert best.same_bytes is True and best.memory > 1 << 20
+
+    def test_it_notices_other_bytes(self):
+        class Differing(TimedPredictor):
+            def predict_batch_json(self, inputs):
+                outputs = super().predict_batch_json(inputs)
+                return [{**output, "length": len(inputs)} for output in outputs]
+
+        tuner = Tuner(Differing(), inputs(64), LINES, cpus=1)
+        assert tuner.attempt(Candidate(1, 1, 1), 0.3).same_bytes is True
+        assert tuner.attempt(Candidate(1, 1, 8), 0.3).same_bytes is False
+
+    def test_padding_costs_so_bucket_wins(self):
+        class Padded(TimedPredictor):
+            def __init__(self):
+                super().__init__()
+                self._model.forward = self._forward
+
+            def _forward(self, tokens, inputs):
+                time.sleep(0.001 * tokens["tokens"]["tokens"].shape[1])
+                return TimedModel.forward(self._model, tokens, inputs)
+
+        lines = ['{"length": %d}%s\n' % (n % 10 * 8 + 1, " " * (n % 10)) for n in range(300)]
+        mixed = [Input(n, n + 1, line) for n, line in enumerate(lines)]
+        tuner = Tuner(Padded(), mixed, LINES, cpus=1)
+        rates = {
+            name: tuner.attempt(Candidate(1, 1, 16, name), 1.5).lines_per_second
+            for name in ("in_order", "bucket")
+        }
+        assert rates["bucket"] > 1.2 * rates["in_order"]
+
+    def test_a_candidate_that_cannot_run_is_the_last(self):
+        tuner = Tuner(TimedPredictor(), inputs(20), LINES, cpus=1)
+        tuner.attempt(Candidate(1, 1, 4), 0.2)
+        tuner._note(Measurement(Candidate(1, 1, 8), 0.0, 0.0, 0.2))
+        assert [t.candidate.batch_size for t in tuner.ranked()] == [4, 8]
+
+    def test_which_crews(self):
+        assert executors_for(1) == [(1, 1)]
+        assert executors_for(2) == [(1, 2), (2, 1), (1, 1)]
+        assert executors_for(6) == [(1, 6), (2, 3), (4, 1), (6, 1), (3, 1)]
+
+
+class TestChoice:
+    def ranked(self, *measurements):
+        tuner = Tuner(None, [], LINES, 1)
+        tuner.measurements = {
+            one.candidate._replace(batch_size=n): one for n, one in enumerate(measurements, 1)
+        }
+        return tuner.ranked()
+
+    def test_as_fast_with_the_same_bytes_is_better(self):
+        fast, same, slow = measurement(100, same=False), measurement(99), measurement(90)
+        assert self.ranked(slow, fast, same) == [same, fast, slow]
+
+    def test_as_fast_with_less_memory_is_better(self):
+        large, small = measurement(100, memory=9.0), measurement(99, memory=2.0)
+        assert self.ranked(large, small) == [small, large]
+
+    def test_keep_bytes(self):
+        differ, same = measurement(100, same=False), measurement(50)
+        assert choose([differ, same], False) == [differ, same]
+        assert choose([differ, same], True) == [same, differ]
+        with pytest.raises(SettingsError, match="raise the --budget"):
+            choose([differ], True)
+        with pytest.raises(SettingsError, match="nothing was predicted"):
+            choose([measurement(0.0)], False)
+
+    def test_the_table_and_the_file(self, tmp_path):
+        best = measurement(1234.5)
+        text = render([best, measurement(10, same=None)], 1)
+        assert "1,234.5" in text and "predict's" in text and "?" in text
+        path = tmp_path / "pool.jsonnet"
+        path.write_text(jsonnet(best))
+        settings = build_settings(read_settings(str(path)))
+        assert (settings.executor.num_workers, settings.batching.batch_size) == (2, 8)
+
+
+def test_the_sample_is_from_all_over_the_file(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(f"{n}\n" for n in range(1000)))
+    taken = sample(LineSource(str(path)), 100)
+    assert [item.value for item in taken] == [f"{n}\n" for n in range(0, 1000, 10)]
+    assert len(sample(LineSource(str(path)), 5000)) == 1000
+
+
+class TestCommand:
+    def test_a_real_archive(self, archive, parallel_predict, tmp_path):
+        archive_file = archive("seq2seq")
+        lines = [{"source": "the dog ran " * (n % 3 + 1)} for n in range(60)]
+        (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        flags = ["--predictor", "seq2seq", "--budget", "4", "--output", "pool.jsonnet"]
+        command = ["parallel-tune", archive_file, "in.jsonl", *flags]
+        ran = parallel_predict.run(command, cwd=str(tmp_path))
+        assert ran.status == 0, ran.stderr[-2000:]
+        assert b"best" in ran.stdout and b"workers" in ran.stdout
+        use = ["parallel-predict", archive_file, "in.jsonl", "--predictor", "seq2seq", "--silent"]
+        use += ["--output-file", "out.jsonl", "--parallel-config", "pool.jsonnet"]
+        used = parallel_predict.run(use, output=tmp_path / "out.jsonl", cwd=str(tmp_path))
+        assert used.status == 0 and used.output.count(b"\n") == 60
+
+    def test_nothing_to_predict(self, archive, parallel_predict, tmp_path):
+        (tmp_path / "empty").write_text("\n")
+        command = ["parallel-tune", archive("seq2seq"), str(tmp_path / "empty")]
+        ran = parallel_predict.run([*command, "--predictor", "seq2seq"])
+        assert ran.status and "nothing to predict" in ran.message

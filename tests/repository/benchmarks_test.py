@@ -1,0 +1,45 @@
+"""A short run of the benchmark, to see that it runs: its figures are for machines at rest."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.mark.timeout(240)
+def test_benchmark(tmp_path):
+    output = tmp_path / "report"
+    flags = ["--workloads", "g2p", "--lines", "64", "--rounds", "1", "--fresh", "--avx2"]
+    subprocess.run(
+        [sys.executable, "benchmarks/run.py", *flags, "--output", str(output)]
+        + ["--contestants", "predict", "ours"],
+        cwd=ROOT,
+        env={**os.environ, "BENCHMARK_CACHE": str(tmp_path / "cache")},
+        check=True,
+    )
+    rows = json.loads((output / "results.json").read_text())
+    assert {row["contestant"]: row["outcome"] for row in rows} == {
+        "predict-1-thread": "ok",
+        "predict": "ok",
+        "ours": "ok",
+    }
+    ours = next(row for row in rows if row["contestant"] == "ours")
+    assert ours["identical"]
+    assert ours["first"] < ours["seconds"]
+    assert ours["pss"] > 100
+    page = (output / "README.md").read_text()
+    assert "parallel-predict" in page and "With MKL_DEBUG_CPU_TYPE=5." in page
+
+
+@pytest.mark.timeout(120)
+def test_sentences_are_many_and_always_the_same():
+    from benchmarks.texts import collect
+
+    sentences = collect(8_000)
+    assert len({text for text, _ in sentences}) == 8_000
+    assert {kind for _, kind in sentences} >= {"comment", "docstring"}
