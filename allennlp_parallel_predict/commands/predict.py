@@ -97,8 +97,8 @@ def _predict(args: argparse.Namespace) -> None:
         interrupts = Interrupts()
         try:
             with interrupts.handled():
-                with profiled(args, settings) as profile:
-                    failures = PredictRun(args, settings, interrupts, profile).run()
+                with profiled(args, settings):
+                    failures = PredictRun(args, settings, interrupts).run()
         except Interrupted as error:
             tell(error.message)
             sys.exit(error.exit_status)

@@ -8,8 +8,7 @@ stage, and the stages add up to the time that has passed, whatever calls whateve
 import functools
 import threading
 import time
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Tuple
 
 from allennlp_parallel_predict.common.stages import OTHER
 
@@ -83,29 +82,23 @@ class Stopwatch:
             _extend(self._spans, stage, self.now, now)
         self.now = now
 
-    @contextmanager
-    def stage(self, stage: str) -> Iterator[None]:
-        self.enter(stage)
-        try:
-            yield
-        finally:
-            self.leave()
+    def stage(self, stage: str) -> ContextManager[None]:
+        """A part of the work; what is inside the same stage, as by itself, costs nothing more."""
+        return _Stage(self, stage)
 
     def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, but the time of its calls is this stage's. What is called inside the same
-        stage, as by itself, costs nothing more."""
+        """The function, but the time of its calls is this stage's."""
 
         @functools.wraps(function)
         def in_stage(*args: Any, **kwargs: Any) -> Any:
-            if self._stack[-1] == stage or threading.get_ident() != self._thread:
+            with _Stage(self, stage):
                 return function(*args, **kwargs)
-            self.enter(stage)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.leave()
 
         return in_stage
+
+    def is_seen(self, stage: str) -> bool:
+        """Whether entering the stage here changes anything."""
+        return self._stack[-1] != stage and threading.get_ident() == self._thread
 
     def take(self) -> Tuple[Dict[str, float], List[Span], float]:
         """
@@ -120,6 +113,20 @@ class Stopwatch:
         if self._spans is not None:
             self._spans = []
         return seconds, spans or [], self.now
+
+
+class _Stage:
+    def __init__(self, watch: Stopwatch, stage: str) -> None:
+        self._watch, self._stage = watch, stage
+
+    def __enter__(self) -> None:
+        self._is_seen = self._watch.is_seen(self._stage)
+        if self._is_seen:
+            self._watch.enter(self._stage)
+
+    def __exit__(self, *error: Any) -> None:
+        if self._is_seen:
+            self._watch.leave()
 
 
 def _extend(spans: List[Span], stage: str, start: float, end: float) -> None:

@@ -9,6 +9,8 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
 
 from allennlp_parallel_predict.common.errors import ResumeError, explain
 from allennlp_parallel_predict.common.messages import Failure
+from allennlp_parallel_predict.common.recorder import in_stage
+from allennlp_parallel_predict.common.stages import WRITING
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Sink:
         self._output = _open(output_file, resume_at and resume_at.output_bytes)
         self._errors = _open(errors_file, resume_at and resume_at.errors_bytes)
 
+    @in_stage(WRITING)
     def write(self, runs: Sequence[CompletedBatch]) -> None:
         """
         Writes what became of some consecutive inputs.
@@ -147,6 +150,7 @@ class Sink:
             with _writing(self._errors):
                 self._errors.write(json.dumps(record) + "\n")
 
+    @in_stage(WRITING)
     def flush(self) -> None:
         """Hands everything to the operating system."""
         for file in self._files():
@@ -155,6 +159,7 @@ class Sink:
         with _printing():
             sys.stdout.flush()
 
+    @in_stage(WRITING)
     def sync(self) -> OutputPosition:
         """Brings everything to the disk and says how far it is."""
         self.flush()
@@ -169,6 +174,7 @@ class Sink:
         )
         return self.written
 
+    @in_stage(WRITING)
     def close(self) -> None:
         try:
             self.flush()

@@ -22,6 +22,8 @@ from allennlp.models.archival import CONFIG_NAME, Archive, get_weights_path, loa
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.common.errors import explain, user_error_context
+from allennlp_parallel_predict.common.recorder import in_stage, stage
+from allennlp_parallel_predict.common.stages import EXTRACTING
 
 try:
     from isal import igzip
@@ -111,7 +113,8 @@ def _load(
 @contextmanager
 def unpacked(archive_file: str) -> Iterator[str]:
     """The folder with an archive's content; a temporary one is removed afterwards."""
-    path = cached_path(archive_file)
+    with stage(EXTRACTING):
+        path = cached_path(archive_file)
     if os.path.isdir(path):
         yield path
         return
@@ -119,6 +122,7 @@ def unpacked(archive_file: str) -> Iterator[str]:
         yield _extracted(path, folder)
 
 
+@in_stage(EXTRACTING)
 def _extracted(path: str, folder: str) -> str:
     """The folder, in `folder`, that an archive has been extracted to."""
     if igzip is not None:

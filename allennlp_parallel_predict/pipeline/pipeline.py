@@ -8,6 +8,14 @@ from typing import Deque, Dict, Iterator, List, Optional, Sequence
 
 from allennlp_parallel_predict.common.errors import TooManyErrors, WorkerError, explain
 from allennlp_parallel_predict.common.messages import Batch, BatchResult
+from allennlp_parallel_predict.common.recorder import current, stage
+from allennlp_parallel_predict.common.stages import (
+    ORDERING,
+    READING,
+    SENDING,
+    WAITING_FOR_INPUT,
+    WAITING_FOR_WORKERS,
+)
 from allennlp_parallel_predict.data.batching import Batching
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch, ReorderBuffer
 from allennlp_parallel_predict.data.sinks import Sink
@@ -16,7 +24,6 @@ from allennlp_parallel_predict.executors import Executor
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
 from allennlp_parallel_predict.pipeline.progress import Progress
 from allennlp_parallel_predict.pipeline.signals import Interrupts
-from allennlp_parallel_predict.profiling.recorder import RunProfile
 
 _SHOWN_OF_INPUT = 200
 """The characters of an input that an error message shows."""
@@ -46,8 +53,6 @@ class Pipeline:
         How often, in seconds.
     max_errors : `int`, optional (default = `None`)
         The number of failures that is too many.
-    profile : `RunProfile`, optional (default = `None`)
-        What wants to know where the time goes.
     """
 
     def __init__(
@@ -61,7 +66,6 @@ class Pipeline:
         checkpoint: Optional[Checkpoint] = None,
         checkpoint_interval: float = 5.0,
         max_errors: Optional[int] = None,
-        profile: Optional[RunProfile] = None,
     ) -> None:
         self._source = source
         self._executor = executor
@@ -80,9 +84,6 @@ class Pipeline:
         self._is_restartable = True
         self._is_exhausted = False
         self._source_error: Optional[BaseException] = None
-        self._profile = profile
-        if profile is not None:
-            self._batches = profile.watch_pipeline(self._batches, executor, self._order, sink)
 
     def run(self) -> None:
         """
@@ -93,23 +94,32 @@ class Pipeline:
         `Exception`
             Whatever the predictor or the source raises, after what comes before it is written.
         """
-        while True:
-            has_to_wait = self._submit()
-            if self._is_exhausted and self._executor.is_idle():
-                break
-            fileno = self._source.fileno()
-            wake = [fileno] if has_to_wait and fileno is not None else []
-            if has_to_wait:
-                self._sink.flush()
-            self._write_in_groups(self._ready(self._executor.collect(wake=wake)))
+        with current().predicting():
+            while self._advance():
+                pass
         if self._source_error is not None:
             raise self._source_error
+
+    def _advance(self) -> bool:
+        """Hands out what there is and writes what is finished; returns whether there is more."""
+        has_to_wait = self._submit()
+        if self._is_exhausted and self._executor.is_idle():
+            return False
+        fileno = self._source.fileno()
+        wake = [fileno] if has_to_wait and fileno is not None else []
+        if has_to_wait:
+            self._sink.flush()
+        with stage(WAITING_FOR_INPUT if wake else WAITING_FOR_WORKERS):
+            results = self._executor.collect(wake=wake)
+        self._write_in_groups(self._ready(results))
+        return True
 
     def _submit(self) -> bool:
         """Gives the executor what it can take; returns whether the source had too little."""
         while not self._is_exhausted and self._executor.has_room():
             try:
-                batch = next(self._batches)
+                with stage(READING):
+                    batch = next(self._batches)
             except StopIteration:
                 self._is_exhausted = True
             except Exception as error:
@@ -123,18 +133,21 @@ class Pipeline:
                     self._last_position = max(self._last_position, *batch.positions)
                     if batch.ends_window:
                         self._restart_points.append(self._last_position + 1)
-                self._executor.submit(batch)
+                with stage(SENDING):
+                    self._executor.submit(batch)
         return False
 
     def _ready(self, results: Sequence[BatchResult]) -> Iterator[CompletedBatch]:
         """What can be written now, in order."""
         for result in results:
-            yield from self._order.add(self._finished(result))
+            completed = self._finished(result)
+            with stage(ORDERING):
+                ready = list(self._order.add(completed))
+            yield from ready
 
     def _finished(self, result: BatchResult) -> CompletedBatch:
         batch = self._in_work.pop(result.number)
-        if self._profile is not None:
-            self._profile.add(batch, result)
+        current().add(batch, result)
         error = None
         if result.fatal is not None:
             where = _where(batch, result.fatal.offset)

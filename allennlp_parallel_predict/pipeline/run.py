@@ -13,7 +13,8 @@ from allennlp.predictors import Predictor
 from allennlp_parallel_predict.common.errors import ResumeError, SettingsError, user_error_context
 from allennlp_parallel_predict.common.machine import fast_mkl
 from allennlp_parallel_predict.common.messages import WorkerOptions
-from allennlp_parallel_predict.common.stages import LOADING
+from allennlp_parallel_predict.common.recorder import current, stage
+from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
 from allennlp_parallel_predict.data.sharding import Shard, ShardSource
 from allennlp_parallel_predict.data.sinks import OutputPosition, Sink
 from allennlp_parallel_predict.data.sources import (
@@ -28,8 +29,6 @@ from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint, fingerprin
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
 from allennlp_parallel_predict.pipeline.progress import Progress
 from allennlp_parallel_predict.pipeline.signals import Interrupted, Interrupts
-from allennlp_parallel_predict.profiling.flags import stage
-from allennlp_parallel_predict.profiling.recorder import RunProfile
 from allennlp_parallel_predict.settings import Settings
 
 
@@ -37,16 +36,11 @@ class PredictRun:
     """One run of the command."""
 
     def __init__(
-        self,
-        args: argparse.Namespace,
-        settings: Settings,
-        interrupts: Interrupts,
-        profile: Optional[RunProfile] = None,
+        self, args: argparse.Namespace, settings: Settings, interrupts: Interrupts
     ) -> None:
         self._args = args
         self._settings = settings
         self._interrupts = interrupts
-        self._profile = profile
         self._checkpoint: Optional[Checkpoint] = None
         self._shard = Shard.parse(args.shard) if args.shard is not None else None
         if self._shard is not None and args.input_file == STDIN:
@@ -56,7 +50,7 @@ class PredictRun:
         """Runs the command; returns the number of inputs that failed."""
         args, executor = self._args, self._settings.executor
         with executor.preparing(), fast_mkl(not self._settings.is_exact):
-            with stage(self._profile, LOADING):
+            with stage(LOADING):
                 predictor = self._load()
             if args.silent and not args.output_file:
                 print("--silent specified without --output-file.")
@@ -78,16 +72,19 @@ class PredictRun:
                 self._settings.on_error,
                 not args.silent,
                 source.encoding,
-                profile=None if self._profile is None else self._profile.detail,
+                profile=current().detail,
                 exact=self._settings.is_exact,
                 lockstep=self._settings.batching.batch_size == 1,
             )
             try:
-                executor.start(predictor, options)
+                with stage(STARTING_WORKERS):
+                    executor.start(predictor, options)
                 self._predict(source, sink, checkpoint)
-                executor.close()
+                with stage(ENDING):
+                    executor.close()
             except BaseException:
-                executor.kill()
+                with stage(ENDING):
+                    executor.kill()
                 raise
         return sink.written.failures
 
@@ -137,7 +134,6 @@ class PredictRun:
             checkpoint,
             settings.checkpoint_interval,
             settings.max_errors,
-            self._profile,
         )
         # To look for garbage in all that was imported takes a quarter of a second, in which the
         # workers run out of work.
@@ -145,7 +141,8 @@ class PredictRun:
         try:
             pipeline.run()
         except Interrupted as error:
-            settings.executor.kill()
+            with stage(ENDING):
+                settings.executor.kill()
             pipeline.save_checkpoint()
             error.message = f"interrupted after input line {sink.written.lines:,}"
             if checkpoint is not None and settings.executor.state_change is None:

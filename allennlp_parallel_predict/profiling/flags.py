@@ -4,10 +4,11 @@ import argparse
 import json
 import os
 import sys
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Iterator, Optional
 
 from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.recorder import recording
 from allennlp_parallel_predict.profiling.recorder import RunProfile
 from allennlp_parallel_predict.profiling.render import render
 from allennlp_parallel_predict.profiling.report import build_report
@@ -51,13 +52,8 @@ def _json_file(text: str) -> str:
     return text
 
 
-def stage(profile: Optional[RunProfile], name: str) -> "AbstractContextManager[Any]":
-    """Around a part of a run that may or may not be profiled."""
-    return nullcontext() if profile is None else profile.stage(name)
-
-
 @contextmanager
-def profiled(args: argparse.Namespace, settings: Settings) -> Iterator[Optional[RunProfile]]:
+def profiled(args: argparse.Namespace, settings: Settings) -> Iterator[None]:
     """
     Profiles a run if the flags ask for it, and reports at its end, also if it is interrupted.
 
@@ -68,7 +64,7 @@ def profiled(args: argparse.Namespace, settings: Settings) -> Iterator[Optional[
     """
     with_timeline = bool(args.profile_trace or args.profile_plot)
     if args.profile is None and not with_timeline:
-        yield None
+        yield
         return
     for path in (args.profile, args.profile_trace, args.profile_plot):
         _check_folder(path)
@@ -77,9 +73,9 @@ def profiled(args: argparse.Namespace, settings: Settings) -> Iterator[Optional[
 
         check_plot(args.profile_plot)
     profile = RunProfile(with_timeline, from_process_start=True)
-    profile.watch_executor(settings.executor)
     try:
-        yield profile
+        with recording(profile):
+            yield
     finally:
         profile.finish()
         if profile.predicting_since is not None:

@@ -110,7 +110,7 @@ def _draw(profile: RunProfile, report: Report) -> Any:
 
     workers = sorted(profile.workers.values(), key=lambda track: track.start)
     tracks = [profile.parent, *workers]
-    since, until = profile.predicting()
+    since, until = profile.predicted()
     small = len(tracks) <= 10
     shown = [_shown(report["stages"]), _shown(report["parent"]["stages"])]
     # All heights in inches, from the top: title, timeline, and the bars of the stages.

@@ -37,7 +37,7 @@ def build_report(profile: RunProfile, settings: Settings) -> Report:
     # Of 0 lines there are no tracks; then there is nothing to be said of workers.
     tracks = sorted(profile.workers.values(), key=lambda track: track.start)
     names = {track.pid: f"worker {number}" for number, track in enumerate(tracks)}
-    since, end = profile.predicting()
+    since, end = profile.predicted()
     predicting = end - since
     lines = sum(track.lines for track in tracks)
     last_ones = sorted(tracks, key=lambda track: track.end)[-executor.num_workers :]

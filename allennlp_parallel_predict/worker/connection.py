@@ -3,9 +3,12 @@
 import socket
 from typing import Optional
 
+from allennlp_parallel_predict.common.recorder import in_stage, stage
 from allennlp_parallel_predict.common.serialization import LENGTH, SMALL
+from allennlp_parallel_predict.common.stages import RECEIVING, SENDING
 
 
+@in_stage(SENDING)
 def send_blocking(sock: socket.socket, message: bytes) -> None:
     """The worker's way to send."""
     if len(message) < SMALL:
@@ -17,8 +20,11 @@ def send_blocking(sock: socket.socket, message: bytes) -> None:
 
 def receive_blocking(sock: socket.socket) -> Optional[bytearray]:
     """The worker's way to receive; `None` if the parent has finished or is gone."""
-    header = _receive_exactly(sock, LENGTH.size)
-    return _receive_exactly(sock, LENGTH.unpack(header)[0]) if header is not None else None
+    header = _receive_exactly(sock, LENGTH.size)  # outside of all stages, which is waiting
+    if header is None:
+        return None
+    with stage(RECEIVING):
+        return _receive_exactly(sock, LENGTH.unpack(header)[0])
 
 
 def is_readable(sock: socket.socket) -> bool:

@@ -8,6 +8,7 @@ by name are replaced in the modules that know them.
 
 import functools
 import inspect
+import logging
 import sys
 from typing import Any, Callable, Dict, Iterable, List, Tuple
 
@@ -31,6 +32,8 @@ from allennlp_parallel_predict.common.stages import (
 )
 from allennlp_parallel_predict.common.stopwatch import Stopwatch
 
+logger = logging.getLogger(__name__)
+
 _PREDICTOR_METHODS = {
     "load_line": LOAD_LINE,
     "_json_to_instance": TO_INSTANCE,
@@ -51,16 +54,21 @@ class Patches:
 
     def __init__(self) -> None:
         self._before: List[Tuple[Any, str, Any]] = []
+        self.missing: List[str] = []
+        """What was to be replaced and is not there: its time is in the stage around it."""
 
     def set(self, owner: Any, name: str, value: Any) -> None:
         self._before.append((owner, name, vars(owner).get(name, _MISSING)))
         setattr(owner, name, value)
 
     def wrap(self, owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
-        """Replaces a method or function, if it is there, by what `wrap` makes of it."""
+        """Replaces a method or function by what `wrap` makes of it."""
         function = getattr(owner, name, None)
         if callable(function):
             self.set(owner, name, wrap(function))
+        else:
+            self.missing.append(name)
+            logger.warning("the profile has no stage for %s: %r has no such method", name, owner)
 
     def undo(self) -> None:
         """Puts everything back."""

@@ -11,7 +11,6 @@ import threading
 import traceback
 from collections import deque
 from typing import (
-    Any,
     Callable,
     Deque,
     Iterator,
@@ -30,7 +29,9 @@ from allennlp_parallel_predict.accelerate.operation_batching import Lockstep, la
 from allennlp_parallel_predict.accelerate.predictor import tune_predictor
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, WorkerOptions
+from allennlp_parallel_predict.common.recorder import Recorder, in_stage, recording, stage
 from allennlp_parallel_predict.common.serialization import dump_result
+from allennlp_parallel_predict.common.stages import RECEIVING, SENDING
 from allennlp_parallel_predict.models import sharing
 from allennlp_parallel_predict.worker.connection import is_readable, receive_blocking, send_blocking
 from allennlp_parallel_predict.worker.worker import Worker
@@ -156,29 +157,27 @@ def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> Non
     lockstep = Lockstep(layers, options.exact) if layers else None
     worker = Worker(predictor, options, lockstep)
     send_blocking(sock, READY)
-    receive, load, send = receive_blocking, pickle.loads, _send_result
     if worker.profiler is not None:
         worker.profiler.started_at(setup.launched)
-        receive, load, send = worker.profiler.watch_connection(receive, load, send)
-    for batches in _groups(sock, receive, load, worker):
-        for result in worker.predict_at_once(batches):
-            send(sock, result)
+    with recording(worker.profiler or Recorder()):
+        for batches in _groups(sock, worker):
+            for result in worker.predict_at_once(batches):
+                _send_result(sock, result)
 
 
-def _groups(
-    sock: socket.socket, receive: Any, load: Callable[[Any], Any], worker: Worker
-) -> Iterator[List[Batch]]:
+def _groups(sock: socket.socket, worker: Worker) -> Iterator[List[Batch]]:
     """The batches that come, several at once of those that may be predicted so."""
     waiting: Deque[Tuple[Batch, bool]] = deque()
     size = 1  # the first is to be finished soon, and shows whether the model keeps state
     while True:
         while not waiting or len(waiting) < size and is_readable(sock):
-            message = receive(sock)
+            message = receive_blocking(sock)
             if message is None:
                 yield from ([batch] for batch, _ in waiting)
                 return
-            for *batch, is_alone in load(message):
-                waiting.append((Batch.of_message(*batch), is_alone))
+            with stage(RECEIVING):
+                for *batch, is_alone in pickle.loads(message):
+                    waiting.append((Batch.of_message(*batch), is_alone))
         group = [waiting.popleft()]
         while waiting and len(group) < size and not (group[-1][1] or waiting[0][1]):
             group.append(waiting.popleft())
@@ -186,6 +185,7 @@ def _groups(
         size = worker.most_at_once
 
 
+@in_stage(SENDING)
 def _send_result(sock: socket.socket, result: BatchResult) -> None:
     send_blocking(sock, dump_result(result))
 

@@ -1,15 +1,15 @@
 """What a worker notes of each batch."""
 
 import os
-import socket
 import time
-from typing import Any, Callable, Tuple
+from typing import Any, ContextManager
 
 import torch
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.common.messages import SPANS, TIMES, BatchProfile
-from allennlp_parallel_predict.common.stages import OTHER, RECEIVING, SENDING, STARTING, WAITING
+from allennlp_parallel_predict.common.recorder import Recorder
+from allennlp_parallel_predict.common.stages import OTHER, STARTING, WAITING
 from allennlp_parallel_predict.common.stopwatch import Stopwatch
 from allennlp_parallel_predict.worker.hooks import Lengths, Patches, watch_predictor
 
@@ -17,7 +17,7 @@ _CPU_INTERVAL = 0.05
 """Seconds after which the CPU time is read again."""
 
 
-class WorkerProfiler:
+class WorkerProfiler(Recorder):
     """
     # Parameters
 
@@ -76,21 +76,8 @@ class WorkerProfiler:
             self._cpu = time.process_time() - self._cpu_before
         return self._cpu
 
-    def watch_connection(
-        self, receive: Callable[..., Any], load: Callable[..., Any], send: Callable[..., Any]
-    ) -> Tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-        """The functions by which a worker process talks to its parent, with their stages."""
-        receive_now = self._watch.timed(RECEIVING, receive)
-
-        def wait_and_receive(sock: socket.socket) -> Any:
-            sock.recv(1, socket.MSG_PEEK)  # outside of all stages, which is waiting
-            return receive_now(sock)
-
-        return (
-            wait_and_receive,
-            self._watch.timed(RECEIVING, load),
-            self._watch.timed(SENDING, send),
-        )
+    def stage(self, name: str) -> ContextManager[Any]:
+        return self._watch.stage(name)
 
     def close(self) -> None:
         """Takes the hooks off the predictor."""

@@ -4,6 +4,8 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from allennlp_parallel_predict.common.messages import WorkerOptions
+from allennlp_parallel_predict.common.recorder import Recorder, current, recording, stage
+from allennlp_parallel_predict.common.stages import ENDING, STARTING_WORKERS
 from allennlp_parallel_predict.data.batching import Batching, InOrderBatching
 from allennlp_parallel_predict.data.sinks import Sink
 from allennlp_parallel_predict.data.sources import Source
@@ -46,21 +48,18 @@ def profiled(
     source = inputs if isinstance(inputs, Source) else ListSource(inputs)
     if is_profiled:
         profile = profile or RunProfile(with_timeline=True)
-        profile.watch_executor(executor)
     output = os.path.join(folder, "output")
     sink = Sink(output, None, False, on_error)
-    detail = profile.detail if profile is not None else None
-    with executor.preparing():
+    with executor.preparing(), recording(profile or Recorder()):
+        options = WorkerOptions(on_error, False, profile=current().detail)
         try:
-            executor.start(
-                predictor or TimedPredictor(), WorkerOptions(on_error, False, profile=detail)
-            )
+            with stage(STARTING_WORKERS):
+                executor.start(predictor or TimedPredictor(), options)
             progress = Progress("never", source, False)
-            Pipeline(
-                source, batching, executor, sink, progress, Interrupts(), profile=profile
-            ).run()
+            Pipeline(source, batching, executor, sink, progress, Interrupts()).run()
             sink.close()
-            executor.close()
+            with stage(ENDING):
+                executor.close()
         except BaseException:
             executor.kill()
             raise

@@ -10,7 +10,9 @@ import socket
 from collections import deque
 from typing import Deque, List, Tuple
 
+from allennlp_parallel_predict.common.recorder import in_stage
 from allennlp_parallel_predict.common.serialization import LENGTH, SMALL
+from allennlp_parallel_predict.common.stages import RECEIVING, SENDING
 
 _READ_SIZE = 1 << 18
 
@@ -32,6 +34,7 @@ class Channel:
             self._unsent += [memoryview(LENGTH.pack(len(message))), memoryview(message)]
         return self.flush()
 
+    @in_stage(SENDING)
     def flush(self) -> bool:
         """Goes on sending; returns whether everything is sent."""
         while self._unsent:
@@ -50,6 +53,7 @@ class Channel:
                 self._unsent.popleft()
         return True
 
+    @in_stage(RECEIVING)
     def receive(self, everything: bool = False) -> Tuple[List[memoryview], bool]:
         """
         Reads some of what is there, or everything.

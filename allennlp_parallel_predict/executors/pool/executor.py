@@ -30,7 +30,9 @@ from allennlp_parallel_predict.accelerate.operation_batching import TOGETHER, la
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.errors import WorkerDied, WorkerError, WorkerTimeout
 from allennlp_parallel_predict.common.messages import BatchResult, WorkerOptions
+from allennlp_parallel_predict.common.recorder import current, in_stage
 from allennlp_parallel_predict.common.serialization import dumps, load_result
+from allennlp_parallel_predict.common.stages import RECEIVING, SENDING
 from allennlp_parallel_predict.executors.base import Executor, WorkerCounts
 from allennlp_parallel_predict.executors.pool.launcher import Launcher
 from allennlp_parallel_predict.executors.pool.worker_pool import (
@@ -181,10 +183,13 @@ class ProcessPoolExecutor(SupervisedExecutor):
                 self._send(given)
         self._send(given)
 
+    @in_stage(SENDING)
     def _send(self, given: Dict[WorkerHandle, List[Tuple]]) -> None:
         while given:
             worker, batches = given.popitem()
-            self._pool.send(worker, dumps(batches))
+            message = dumps(batches)
+            current().count_sent(len(message))
+            self._pool.send(worker, message)
 
     @overrides
     def collect(
@@ -246,7 +251,9 @@ class ProcessPoolExecutor(SupervisedExecutor):
         """Whether the worker was perhaps at several batches at once. Its first is by itself."""
         return self._is_in_lockstep and worker.finished > 0 and not worker.tasks[0].is_alone
 
+    @in_stage(RECEIVING)
     def _unpacked(self, message: memoryview) -> BatchResult:
+        current().count_received(len(message))
         result = load_result(message)
         if result.state_change is not None:
             self._note_state(result.state_change)
