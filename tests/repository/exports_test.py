@@ -11,7 +11,7 @@ import allennlp_parallel_predict
 NAMES = """
 AsyncPredictor Batching BucketBatching Executor InOrderBatching InProcessExecutor ModelStateError
 ParallelCompare ParallelPredict ParallelPredictError ParallelPredictor ParallelTune
-PredictionError PredictorClosed ProcessPoolExecutor QueueFull RemoteTraceback Settings
+PredictionError PredictorClosed ProcessPoolExecutor QueueFull RayExecutor RemoteTraceback Settings
 SettingsError Statistics WorkerDied WorkerError WorkerTimeout
 """.split()
 
