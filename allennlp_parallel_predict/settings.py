@@ -12,10 +12,10 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.common.params import parse_overrides, with_overrides
 
 from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.messages import OnError
 from allennlp_parallel_predict.data.batching import Batching
 from allennlp_parallel_predict.executors import Executor
 
-ON_ERROR = ("raise", "skip", "placeholder")
 PROGRESS = ("auto", "always", "never")
 
 
@@ -51,11 +51,11 @@ class Settings(FromParams):
         progress: str = "auto",
         checkpoint_interval: float = 5.0,
     ) -> None:
-        check_choice("on_error", on_error, ON_ERROR)
+        self.on_error = to_on_error(on_error)
         check_choice("progress", progress, PROGRESS)
         if max_errors is not None and max_errors < 0:
             raise SettingsError(f"max_errors must be at least 0, but it is {max_errors}")
-        if max_errors is not None and on_error == "raise":
+        if max_errors is not None and self.on_error == OnError.RAISE:
             raise SettingsError("max_errors needs on_error 'skip' or 'placeholder'")
         if checkpoint_interval < 0:
             raise SettingsError(
@@ -64,7 +64,6 @@ class Settings(FromParams):
         self.executor = executor
         self.batching = batching
         self.exact = exact
-        self.on_error = on_error
         self.max_errors = max_errors
         self.progress = progress
         self.checkpoint_interval = checkpoint_interval
@@ -209,6 +208,17 @@ def _is_a(value: Any, expected: Any) -> bool:
     if expected is float:
         return type(value) in (int, float)
     return type(value) is expected
+
+
+def to_on_error(value: str) -> OnError:
+    """
+    # Raises
+
+    `SettingsError`
+        If there is no such way to treat errors.
+    """
+    check_choice("on_error", value, [member.value for member in OnError])
+    return OnError(value)
 
 
 def check_choice(key: str, value: str, choices: Any) -> None:

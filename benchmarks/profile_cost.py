@@ -21,7 +21,7 @@ from allennlp.common.plugins import import_plugins
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from allennlp_parallel_predict.common.messages import LINES  # noqa: E402
+from allennlp_parallel_predict.common.messages import BatchKind  # noqa: E402
 from allennlp_parallel_predict.common.messages import SLICES  # noqa: E402
 from allennlp_parallel_predict.common.messages import SUMS  # noqa: E402
 from allennlp_parallel_predict.common.messages import WorkerOptions  # noqa: E402
@@ -38,7 +38,7 @@ def run(lines: int, batch_size: int, detail: Optional[str]) -> Tuple[float, floa
     source = LineSource(str(ROOT / "examples" / "g2p" / "words.jsonl"))
     batching = InOrderBatching(batch_size)
     inputs = itertools.islice(source, lines)
-    batches = [batch for batch in batching.batches(inputs, LINES) if batch is not None]
+    batches = [batch for batch in batching.batches(inputs, BatchKind.LINES) if batch is not None]
     with executor.preparing():
         predictor = load_predictor(str(ROOT / "examples" / "g2p" / "model.tar.gz"))
         executor.start(predictor, WorkerOptions(profile=detail))

@@ -21,7 +21,7 @@ from allennlp.data import DatasetReader, Vocabulary
 from allennlp.models import Model
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.common.messages import LINES, Batch, WorkerOptions
+from allennlp_parallel_predict.common.messages import Batch, BatchKind, WorkerOptions
 from allennlp_parallel_predict.executors import Executor, ProcessPoolExecutor, RayExecutor
 from allennlp_parallel_predict.models.archives import load_predictor
 from benchmarks import predictors, report  # noqa: F401  (the predictors are registered)
@@ -61,7 +61,9 @@ class Lines:
         number = next(self._numbers)
         start = number * BATCH_SIZE % (len(self._lines) - BATCH_SIZE)
         positions = range(BATCH_SIZE)
-        return Batch(number, LINES, self._lines[start : start + BATCH_SIZE], positions, positions)
+        return Batch(
+            number, BatchKind.LINES, self._lines[start : start + BATCH_SIZE], positions, positions
+        )
 
     def predict(self, executor: Executor, batches: int) -> float:
         """The seconds that some batches take, from the first one out to the last one in."""

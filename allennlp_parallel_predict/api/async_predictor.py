@@ -27,7 +27,7 @@ from allennlp_parallel_predict.api.dispatcher import Dispatcher
 from allennlp_parallel_predict.api.predictor import JsonDict, only_output, treat_errors
 from allennlp_parallel_predict.api.request_queue import Request
 from allennlp_parallel_predict.common.errors import QueueFull, SettingsError
-from allennlp_parallel_predict.common.messages import JSON, WHOLE_JSON
+from allennlp_parallel_predict.common.messages import BatchKind
 from allennlp_parallel_predict.common.serialization import dumps
 from allennlp_parallel_predict.settings import Settings
 
@@ -118,7 +118,7 @@ class AsyncPredictor(BasePredictor):
         `Exception`
             What `ParallelPredictor.predict_json` raises.
         """
-        request = Request(JSON, [dumps(inputs)], merge=True)
+        request = Request(BatchKind.JSON, [dumps(inputs)], merge=True)
         return only_output(await self._result(request, timeout))
 
     async def predict_batch_json(
@@ -143,7 +143,7 @@ class AsyncPredictor(BasePredictor):
         values = [value async for value in yield_to_loop(map(dumps, inputs))]
         if batch_size is not None and batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, but it is {batch_size}")
-        kind = WHOLE_JSON if batch_size is None else JSON
+        kind = BatchKind.JSON_BATCH if batch_size is None else BatchKind.JSON
         size = batch_size or max(1, len(values))
         # Not all at once: those who come later shall not have to wait for a long list.
         room = asyncio.Semaphore(2 * self._dispatcher.executor.num_workers)
@@ -256,7 +256,7 @@ class _Stream:
         try:
             async for value in yield_to_loop(self._inputs):
                 await self._room.acquire()
-                request = Request(JSON, [dumps(value)], merge=True, is_limited=False)
+                request = Request(BatchKind.JSON, [dumps(value)], merge=True, is_limited=False)
                 future = asyncio.wrap_future(self._dispatcher.submit(request))
                 self._outstanding.add(future)
                 if self._ordered:

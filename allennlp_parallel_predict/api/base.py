@@ -12,15 +12,15 @@ from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.api.dispatcher import Dispatcher, Statistics
 from allennlp_parallel_predict.common.errors import SettingsError, user_error_context
+from allennlp_parallel_predict.common.messages import OnError
 from allennlp_parallel_predict.executors import Executor
 from allennlp_parallel_predict.models.archives import load_predictor
 from allennlp_parallel_predict.settings import (
-    ON_ERROR,
     Settings,
     build_settings,
-    check_choice,
     read_settings,
     set_cuda_device,
+    to_on_error,
 )
 
 O = TypeVar("O", bound="BasePredictor")  # noqa: E741
@@ -41,7 +41,7 @@ class BasePredictor:
     """
 
     _dispatcher: Dispatcher
-    _on_error: str
+    _on_error: OnError
 
     def __init__(self, load: Callable[[], Predictor], settings: Settings, **options: Any) -> None:
         raise NotImplementedError
@@ -50,11 +50,10 @@ class BasePredictor:
         """What the predictor has done so far, and what it is doing."""
         return self._dispatcher.statistics()
 
-    def _checked(self, on_error: Optional[str]) -> str:
+    def _checked(self, on_error: Optional[str]) -> OnError:
         if on_error is None:
             return self._on_error
-        check_choice("on_error", on_error, ON_ERROR)
-        return on_error
+        return to_on_error(on_error)
 
     @classmethod
     def from_path(

@@ -27,7 +27,7 @@ from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.api.request_queue import DynamicBatcher, Request
 from allennlp_parallel_predict.common.errors import PredictorClosed, QueueFull, WorkerDied
-from allennlp_parallel_predict.common.messages import Batch, BatchResult, WorkerOptions
+from allennlp_parallel_predict.common.messages import Batch, BatchResult, OnError, WorkerOptions
 from allennlp_parallel_predict.executors import Executor
 
 _RECENT = 1000
@@ -214,7 +214,7 @@ class Dispatcher:
         self.executor.preserve_order = False
         # Calls shall wait here, where they are gathered into batches and can be cancelled.
         self.executor.hold_back_last = False
-        options = WorkerOptions(on_error="skip", returns_dicts=True, exact=self._exact)
+        options = WorkerOptions(OnError.SKIP, exact=self._exact)
         self.executor.start(self._predictor, options)
         self._finished_since_start = 0
 

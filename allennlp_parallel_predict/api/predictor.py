@@ -25,15 +25,7 @@ from allennlp_parallel_predict.api.base import BasePredictor
 from allennlp_parallel_predict.api.dispatcher import Dispatcher
 from allennlp_parallel_predict.api.request_queue import Request
 from allennlp_parallel_predict.common.errors import PredictionError
-from allennlp_parallel_predict.common.messages import (
-    INSTANCES,
-    JSON,
-    RAISE,
-    WHOLE_INSTANCES,
-    WHOLE_JSON,
-    Batch,
-    BatchResult,
-)
+from allennlp_parallel_predict.common.messages import Batch, BatchKind, BatchResult, OnError
 from allennlp_parallel_predict.common.serialization import dumps
 from allennlp_parallel_predict.data.batching import Batching, InOrderBatching
 from allennlp_parallel_predict.data.inputs import Input
@@ -97,11 +89,11 @@ class ParallelPredictor(BasePredictor):
         `PredictorClosed`
             If the predictor is closed.
         """
-        return only_output(self._result(Request(JSON, [dumps(inputs)], merge=True)))
+        return only_output(self._result(Request(BatchKind.JSON, [dumps(inputs)], merge=True)))
 
     def predict_instance(self, instance: Instance) -> JsonDict:
         """Raises what `predict_json` raises."""
-        return only_output(self._result(Request(INSTANCES, [dumps(instance)])))
+        return only_output(self._result(Request(BatchKind.INSTANCE, [dumps(instance)])))
 
     def predict_batch_json(
         self,
@@ -127,7 +119,9 @@ class ParallelPredictor(BasePredictor):
         `Exception`
             What `predict_json` raises.
         """
-        return self._predict_batch(inputs, batch_size, on_error, JSON, WHOLE_JSON)
+        return self._predict_batch(
+            inputs, batch_size, on_error, BatchKind.JSON, BatchKind.JSON_BATCH
+        )
 
     def predict_batch_instance(
         self,
@@ -136,7 +130,9 @@ class ParallelPredictor(BasePredictor):
         on_error: Optional[str] = None,
     ) -> List[JsonDict]:
         """`predict_batch_json` for instances."""
-        return self._predict_batch(instances, batch_size, on_error, INSTANCES, WHOLE_INSTANCES)
+        return self._predict_batch(
+            instances, batch_size, on_error, BatchKind.INSTANCE, BatchKind.INSTANCE_BATCH
+        )
 
     def predict_stream(
         self,
@@ -161,7 +157,7 @@ class ParallelPredictor(BasePredictor):
         on_error : `str`, optional (default = `None`)
             As for `predict_batch_json`; an exception that is raised ends the stream.
         """
-        return self._stream(inputs, JSON, batch_size, ordered, self._checked(on_error))
+        return self._stream(inputs, BatchKind.JSON, batch_size, ordered, self._checked(on_error))
 
     def close(self) -> None:
         """Finishes what other threads wait for, and ends the workers."""
@@ -194,8 +190,8 @@ class ParallelPredictor(BasePredictor):
         inputs: Iterable[Any],
         batch_size: Optional[int],
         on_error: Optional[str],
-        kind: str,
-        whole_kind: str,
+        kind: BatchKind,
+        whole_kind: BatchKind,
     ) -> List[JsonDict]:
         on_error = self._checked(on_error)
         if batch_size is not None:
@@ -207,10 +203,10 @@ class ParallelPredictor(BasePredictor):
     def _stream(
         self,
         inputs: Iterable[Any],
-        kind: str,
+        kind: BatchKind,
         batch_size: Optional[int],
         ordered: bool,
-        on_error: str,
+        on_error: OnError,
     ) -> Generator[JsonDict, None, None]:
         batching = self._batching if batch_size is None else InOrderBatching(batch_size)
         stream = _Stream(self._dispatcher, _pickled_batches(inputs, batching, kind))
@@ -226,7 +222,7 @@ class ParallelPredictor(BasePredictor):
             stream.cancel()
 
 
-def _pickled_batches(inputs: Iterable[Any], batching: Batching, kind: str) -> Iterator[Batch]:
+def _pickled_batches(inputs: Iterable[Any], batching: Batching, kind: BatchKind) -> Iterator[Batch]:
     """Batches of inputs as they were when they were read: the caller may use an object again."""
     pickled: Dict[int, bytes] = {}
 
@@ -319,12 +315,12 @@ def only_output(outputs: List[Any]) -> JsonDict:
     return outputs[0]
 
 
-def treat_errors(outputs: Iterable[Any], on_error: str) -> Iterator[Any]:
+def treat_errors(outputs: Iterable[Any], on_error: OnError) -> Iterator[Any]:
     """Raises the exceptions among the outputs, leaves them out, or leaves them in."""
     for output in outputs:
         if not isinstance(output, BaseException):
             yield output
-        elif on_error == RAISE:
+        elif on_error == OnError.RAISE:
             raise output
-        elif on_error != "skip":
+        elif on_error != OnError.SKIP:
             yield output

@@ -5,6 +5,8 @@ from collections import deque
 from concurrent.futures import Future
 from typing import Any, Deque, List, Optional, Sequence
 
+from allennlp_parallel_predict.common.messages import BatchKind
+
 
 class Request:
     """
@@ -12,7 +14,7 @@ class Request:
 
     # Parameters
 
-    kind : `str`
+    kind : `BatchKind`
         The kind of batch.
     values : `List[bytes]`
         The pickled inputs.
@@ -29,7 +31,7 @@ class Request:
 
     def __init__(
         self,
-        kind: str,
+        kind: BatchKind,
         values: List[bytes],
         merge: bool = False,
         ahead: bool = False,

@@ -14,12 +14,12 @@ from allennlp.common import logging as common_logging
 from overrides import overrides
 
 from allennlp_parallel_predict.commands.user_errors import print_user_errors
+from allennlp_parallel_predict.common.messages import OnError
 from allennlp_parallel_predict.data.sinks import OutputClosed
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
 from allennlp_parallel_predict.pipeline.signals import Interrupted, Interrupts
 from allennlp_parallel_predict.profiling.flags import add_profile_flags, profiled
 from allennlp_parallel_predict.settings import (
-    ON_ERROR,
     PROGRESS,
     Settings,
     build_settings,
@@ -66,7 +66,9 @@ class ParallelPredict(Predict):
             ),
         )
         subparser.add_argument(
-            "--on-error", choices=ON_ERROR, help="what to do about an input that fails"
+            "--on-error",
+            choices=[member.value for member in OnError],
+            help="what to do about an input that fails",
         )
         subparser.add_argument(
             "--errors-file", type=str, help="a file for the inputs that failed, as JSON lines"

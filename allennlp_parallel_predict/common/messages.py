@@ -1,25 +1,75 @@
 """The messages between the parent and its workers: batches, options and results."""
 
+from enum import Enum
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from allennlp_parallel_predict.common.remote_errors import RemoteError
 from allennlp_parallel_predict.common.stopwatch import Span
 
-LINES = "lines"
-"""Raw lines in, text out: what the command does."""
-INSTANCES = "instances"
-"""`Instance`s from a dataset reader in, text out: `--use-dataset-reader`."""
-JSON = "json"
-"""Dictionaries in, dictionaries out: the Python interface."""
-WHOLE_JSON, WHOLE_INSTANCES = "whole_json", "whole_instances"
-"""The list of one call of `predict_batch_json` or `predict_batch_instance`: a batch even of one."""
+
+class _StrEnum(str, Enum):
+    """Members are their values, also when formatted, on every Python version."""
+
+    __str__ = str.__str__
+    __format__ = str.__format__  # type: ignore[assignment]
+
+
+class OnError(_StrEnum):
+    """What happens at an input that cannot be predicted."""
+
+    RAISE = "raise"
+    """The run ends, as that of `allennlp predict` does."""
+    SKIP = "skip"
+    """The input is left out of the output."""
+    PLACEHOLDER = "placeholder"
+    """The error takes the place of the output."""
+
+
+class BatchKind(_StrEnum):
+    """
+    What the values of a batch are, and how they are predicted. The command's kinds give text. The
+    Python interface's give dictionaries, for which inputs and outputs are pickled one by one: each
+    time that an input is needed it is as the caller gave it.
+    """
+
+    LINES = "lines"
+    """Raw lines in, text out: what the command does."""
+    READER_INSTANCES = "reader_instances"
+    """Instances of a dataset reader in, text out: `--use-dataset-reader`."""
+    JSON = "json"
+    """Dictionaries, predicted by `predict_json`, or `predict_batch_json` if there are several."""
+    JSON_BATCH = "json_batch"
+    """The list of one call of `predict_batch_json`, even of one."""
+    INSTANCE = "instance"
+    """Instances, predicted by `predict_instance` or `predict_batch_instance`."""
+    INSTANCE_BATCH = "instance_batch"
+    """The list of one call of `predict_batch_instance`, even of one."""
+
+    @property
+    def returns_text(self) -> bool:
+        """Whether outputs are text; else they are pickled one by one, and so are inputs."""
+        return self is BatchKind.LINES or self is BatchKind.READER_INSTANCES
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether the values are instances."""
+        return self in (
+            BatchKind.READER_INSTANCES,
+            BatchKind.INSTANCE,
+            BatchKind.INSTANCE_BATCH,
+        )
+
+    @property
+    def is_one_call(self) -> bool:
+        """Whether even a batch of one is predicted as a batch."""
+        return self is BatchKind.JSON_BATCH or self is BatchKind.INSTANCE_BATCH
 
 
 class Batch(NamedTuple):
     """What a worker predicts at once."""
 
     number: int
-    kind: str
+    kind: BatchKind
     values: List[Any]
     positions: Sequence[int]
     line_numbers: Sequence[int]
@@ -29,13 +79,13 @@ class Batch(NamedTuple):
     def to_message(self) -> Tuple[int, str, List[Any], Optional[int]]:
         """What a worker has to know; of the positions only the first, if the others follow it."""
         first = self.positions[0] if are_consecutive(self.positions) else None
-        return self.number, self.kind, self.values, first
+        return self.number, self.kind.value, self.values, first
 
     @classmethod
     def of_message(cls, number: int, kind: str, values: List[Any], first: Optional[int]) -> "Batch":
         """What a worker knows of a batch."""
         positions = () if first is None else range(first, first + len(values))
-        return cls(number, kind, values, positions, ())
+        return cls(number, BatchKind(kind), values, positions, ())
 
     def only(self, offset: int) -> "Batch":
         """The batch of the one input at `offset`."""
@@ -52,7 +102,7 @@ class Batch(NamedTuple):
 
     def describe(self) -> str:
         lines = sorted(self.line_numbers)
-        noun = "input line" if self.kind in (LINES, INSTANCES) else "input"
+        noun = "input line" if self.kind.returns_text else "input"
         if len(lines) == 1:
             return f"{noun} {lines[0]}"
         among = "" if lines[-1] - lines[0] < 2 * len(lines) else f"{len(lines)} of "
@@ -68,23 +118,14 @@ def are_consecutive(positions: Sequence[int]) -> bool:
     )
 
 
-RAISE = "raise"
-"""The `on_error` that ends the run at any failure, as `allennlp predict` does."""
-
-
 class WorkerOptions(NamedTuple):
     """What every worker of a run is told once."""
 
-    on_error: str = RAISE
+    on_error: OnError = OnError.RAISE
     echo_inputs: bool = False
     """Whether the console shows the inputs, so that their descriptions are sent back."""
     encoding: Optional[str] = None
     """See `Source.encoding`."""
-    returns_dicts: bool = False
-    """
-    Whether outputs stay the predictor's dictionaries instead of becoming text. Inputs come and
-    outputs go pickled one by one: each time that the input is needed it is as the caller gave it.
-    """
     profile: Optional[str] = None
     """The level of detail of a profile, or `None` for no profile."""
     exact: bool = True

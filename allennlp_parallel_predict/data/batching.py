@@ -12,7 +12,7 @@ from typing import Any, Iterable, Iterator, List, Optional
 from allennlp.common import Registrable
 
 from allennlp_parallel_predict.common.errors import SettingsError
-from allennlp_parallel_predict.common.messages import Batch
+from allennlp_parallel_predict.common.messages import Batch, BatchKind
 from allennlp_parallel_predict.data.inputs import Block, Input, in_blocks, to_block
 
 
@@ -35,7 +35,9 @@ class Batching(Registrable):
             raise SettingsError(f"batching.batch_size must be at least 1, but it is {batch_size}")
         self.batch_size = batch_size
 
-    def batches(self, inputs: Iterable[Optional[Input]], kind: str) -> Iterator[Optional[Batch]]:
+    def batches(
+        self, inputs: Iterable[Optional[Input]], kind: BatchKind
+    ) -> Iterator[Optional[Batch]]:
         """
         Yields batches, and passes on the `None`s by which a source says that nothing is there yet.
         """

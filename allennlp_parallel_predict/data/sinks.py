@@ -8,14 +8,12 @@ from contextlib import contextmanager
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
 
 from allennlp_parallel_predict.common.errors import ResumeError, explain
-from allennlp_parallel_predict.common.messages import Failure
+from allennlp_parallel_predict.common.messages import Failure, OnError
 from allennlp_parallel_predict.common.recorder import in_stage
 from allennlp_parallel_predict.common.stages import WRITING
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch
 
 logger = logging.getLogger(__name__)
-
-PLACEHOLDER = "placeholder"
 
 
 class OutputClosed(Exception):
@@ -48,7 +46,7 @@ class Sink:
         The file for the failures, one JSON object a line; without one they are logged.
     print_to_console : `bool`, optional (default = `True`)
         Whether inputs and predictions are printed to stdout.
-    on_error : `str`, optional (default = `"raise"`)
+    on_error : `OnError`, optional (default = `"raise"`)
         See `Settings`.
     resume_at : `OutputPosition`, optional (default = `None`)
         How far an interrupted run came whose files are to be continued.
@@ -59,7 +57,7 @@ class Sink:
         output_file: Optional[str] = None,
         errors_file: Optional[str] = None,
         print_to_console: bool = True,
-        on_error: str = "raise",
+        on_error: OnError = OnError.RAISE,
         resume_at: Optional[OutputPosition] = None,
     ) -> None:
         self.written = resume_at or OutputPosition()
@@ -135,7 +133,7 @@ class Sink:
     def _write_failure(self, run: CompletedBatch, failure: Failure) -> None:
         line_number = run.batch.line_numbers[failure.offset]
         what = {"type": failure.error.type_name, "message": failure.error.message}
-        if self._on_error == PLACEHOLDER:
+        if self._on_error == OnError.PLACEHOLDER:
             placeholder = json.dumps({"error": {"line": line_number, **what}}) + "\n"
             self._write_output(0, placeholder, None)
         if self._errors is None:

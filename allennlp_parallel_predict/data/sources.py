@@ -21,7 +21,7 @@ from allennlp.data.dataset_readers import MultiTaskDatasetReader
 from allennlp.data.dataset_readers.dataset_reader import WorkerInfo
 
 from allennlp_parallel_predict.common.errors import explain, user_error_context
-from allennlp_parallel_predict.common.messages import INSTANCES, LINES
+from allennlp_parallel_predict.common.messages import BatchKind
 from allennlp_parallel_predict.data.inputs import Block, Input, in_blocks
 from allennlp_parallel_predict.data.lazy_instances import LazyInstance, deferring
 
@@ -36,7 +36,7 @@ class Source:
     but more may come (wait for `fileno()` then).
     """
 
-    kind = LINES
+    kind = BatchKind.LINES
     encoding: Optional[str] = None
     """If set, a surrogate in a line stands for a byte that this encoding cannot decode."""
 
@@ -205,7 +205,7 @@ class InstanceSource(Source):
         As `allennlp predict` does, if head and reader do not fit each other.
     """
 
-    kind = INSTANCES
+    kind = BatchKind.READER_INSTANCES
 
     def __init__(
         self,

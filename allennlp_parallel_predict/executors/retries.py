@@ -2,7 +2,7 @@
 
 from typing import Dict, Optional
 
-from allennlp_parallel_predict.common.messages import RAISE, Batch, BatchResult, Failure
+from allennlp_parallel_predict.common.messages import Batch, BatchResult, Failure, OnError
 
 MAX_DEATHS_IN_A_ROW = 3
 """
@@ -73,8 +73,8 @@ class PoisonIsolation:
         )
 
 
-def failed_result(batch: Batch, failure: Failure, on_error: str) -> BatchResult:
+def failed_result(batch: Batch, failure: Failure, on_error: OnError) -> BatchResult:
     """The result of a batch of one input that no worker survives."""
-    if on_error == RAISE:
+    if on_error == OnError.RAISE:
         return BatchResult(batch.number, fatal=failure)
     return BatchResult(batch.number, failures=[failure])

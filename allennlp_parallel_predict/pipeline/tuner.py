@@ -16,8 +16,10 @@ from allennlp_parallel_predict.common.errors import ParallelPredictError
 from allennlp_parallel_predict.common.messages import (
     TIMES,
     Batch,
+    BatchKind,
     BatchProfile,
     BatchResult,
+    OnError,
     WorkerOptions,
 )
 from allennlp_parallel_predict.data.batching import Batching
@@ -77,7 +79,7 @@ class Tuner:
         What predicts.
     inputs : `Sequence[Input]`
         A sample of the input.
-    kind : `str`
+    kind : `BatchKind`
         The kind of the inputs.
     cpus : `int`
         The CPUs that there are to use.
@@ -91,7 +93,7 @@ class Tuner:
         self,
         predictor: Predictor,
         inputs: Sequence[Input],
-        kind: str,
+        kind: BatchKind,
         cpus: int,
         predict_batch_size: int = 1,
         tell: Optional[Callable[[str], None]] = None,
@@ -233,7 +235,7 @@ class _Run:
         self, settings: Settings, predictor: Predictor, batches: Iterator[Batch], seconds: float
     ) -> None:
         executor = settings.executor
-        options = WorkerOptions("skip", profile=TIMES, exact=settings.is_exact)
+        options = WorkerOptions(OnError.SKIP, profile=TIMES, exact=settings.is_exact)
         self.outputs: Dict[int, str] = {}
         self.memory = 0.0
         self._in_work: Dict[int, Batch] = {}

@@ -16,14 +16,11 @@ from allennlp.predictors import Predictor
 from allennlp_parallel_predict.accelerate.fast_json import encode
 from allennlp_parallel_predict.accelerate.operation_batching import Lockstep
 from allennlp_parallel_predict.common.messages import (
-    INSTANCES,
-    LINES,
-    RAISE,
-    WHOLE_INSTANCES,
-    WHOLE_JSON,
     Batch,
+    BatchKind,
     BatchResult,
     Failure,
+    OnError,
     WorkerOptions,
 )
 from allennlp_parallel_predict.common.remote_errors import RemoteError
@@ -102,7 +99,7 @@ class Worker:
         attempt = self._attempt(batch)
         attempt.run_captured()
         # From Python, inputs have no positions but those in their call.
-        if not self._options.returns_dicts and self._counters.learn(batch.positions):
+        if batch.kind.returns_text and self._counters.learn(batch.positions):
             attempt = self._attempt(batch)
             attempt.run_captured()
         if self._counters:
@@ -175,9 +172,9 @@ class _Attempt:
         return loaded
 
     def _loader(self) -> Callable[[Any], Any]:
-        if self._options.returns_dicts:
+        if not self._batch.kind.returns_text:
             return pickle.loads
-        if self._batch.kind != LINES:
+        if self._batch.kind is not BatchKind.LINES:
             return self._make_instance
         return self._predictor.load_line if self._options.encoding is None else self._load_checked
 
@@ -226,7 +223,7 @@ class _Attempt:
         if _is_out_of_memory(problem):
             middle = len(offsets) // 2
             parts = [offsets[:middle], offsets[middle:]]
-        elif self._options.on_error == RAISE:
+        elif self._options.on_error == OnError.RAISE:
             self._fatal = Failure(self._find_culprit(offsets), RemoteError.of(problem))
             return
         else:
@@ -255,20 +252,19 @@ class _Attempt:
 
     def _group(self, inputs: List[Any]) -> Iterator[Tuple[Any, Optional[str]]]:
         """`allennlp predict`'s way with a group of inputs: a group of one is not a batch."""
-        predictor = self._predictor
+        predictor, kind = self._predictor, self._batch.kind
         one: Callable[[Any], Any] = predictor.predict_json
         many: Callable[[Any], Any] = predictor.predict_batch_json
-        if self._batch.kind in (INSTANCES, WHOLE_INSTANCES):
+        if kind.has_instances:
             one, many = predictor.predict_instance, predictor.predict_batch_instance
-        is_whole = self._batch.kind in (WHOLE_JSON, WHOLE_INSTANCES)
-        is_single = len(inputs) == 1 and not is_whole
+        is_single = len(inputs) == 1 and not kind.is_one_call
         results = [one(inputs[0])] if is_single else many(inputs)
-        if self._options.returns_dicts:
+        if not kind.returns_text:
             for _, result in zip(inputs, results):
                 yield pickle.dumps(result, pickle.HIGHEST_PROTOCOL), None
             return
         describe: Callable[[Any], str] = encode
-        if self._batch.kind == INSTANCES:
+        if kind.has_instances:
             describe = str
         for model_input, output in zip(inputs, map(predictor.dump_line, results)):
             # Described even if nobody sees it: `predict` fails on what JSON cannot express.
@@ -282,7 +278,7 @@ class _Attempt:
 
     def _fail(self, offset: int, error: BaseException) -> None:
         failure = Failure(offset, RemoteError.of(error))
-        if self._options.on_error == RAISE:
+        if self._options.on_error == OnError.RAISE:
             self._fatal = failure
         else:
             self._failures.append(failure)

@@ -21,7 +21,7 @@ from allennlp_parallel_predict.accelerate.operation_batching import (
 )
 from allennlp_parallel_predict.accelerate.padding import skip_padding
 from allennlp_parallel_predict.accelerate.predictor import use_inference_mode
-from allennlp_parallel_predict.common.messages import LINES, Batch, WorkerOptions
+from allennlp_parallel_predict.common.messages import Batch, BatchKind, OnError, WorkerOptions
 from allennlp_parallel_predict.executors import ProcessPoolExecutor
 from allennlp_parallel_predict.worker.worker import Worker
 from tests.accelerate.padding_test import new_transformer
@@ -53,7 +53,7 @@ def predictor(archive, request):
 
 
 def batches(lines=LINES_OF_TEXT):
-    return [Batch(n, LINES, [line], (), ()) for n, line in enumerate(lines)]
+    return [Batch(n, BatchKind.LINES, [line], (), ()) for n, line in enumerate(lines)]
 
 
 def one_by_one(predictor, lines=LINES_OF_TEXT, options=WorkerOptions()):
@@ -110,7 +110,7 @@ def test_a_bad_line_costs_one_line(predictor, capsys):
             return output
 
     predictor.__class__ = Printing
-    options = WorkerOptions(on_error="skip")
+    options = WorkerOptions(on_error=OnError.SKIP)
     lines = LINES_OF_TEXT[:5] + ["{\n", '{"wrong": 1}\n', LINES_OF_TEXT[5]]
     theirs = one_by_one(predictor, lines, options)
     worker = Worker(predictor, options, Lockstep(layers_to_share(predictor, True)))

@@ -18,7 +18,7 @@ from allennlp.predictors import Predictor
 from allennlp_parallel_predict import ParallelPredictor
 from allennlp_parallel_predict.api.predictor import _pickled_batches
 from allennlp_parallel_predict.common.errors import PredictorClosed, SettingsError, WorkerDied
-from allennlp_parallel_predict.common.messages import JSON
+from allennlp_parallel_predict.common.messages import BatchKind
 from allennlp_parallel_predict.common.remote_errors import RemoteTraceback
 from allennlp_parallel_predict.data.batching import BucketBatching
 from tests.support.faults import numbered, predictor_of
@@ -130,7 +130,7 @@ class TestAStream:
         inputs = [{**(few if n % 2 else many), "n": n} for n in range(8)]
         for length, first in (("tokens", [0, 2, 4, 6]), ("characters", [1, 3, 5, 7])):
             batching = BucketBatching(4, 8, length)
-            batches = list(_pickled_batches(inputs, batching, JSON))
+            batches = list(_pickled_batches(inputs, batching, BatchKind.JSON))
             assert [list(batch.positions) for batch in batches][0] == first
             assert [pickle.loads(value)["n"] for value in batches[0].values] == first
 

@@ -5,7 +5,7 @@ from typing import Any, List, Optional
 import pytest
 
 from allennlp_parallel_predict.common.errors import SettingsError
-from allennlp_parallel_predict.common.messages import LINES, Batch
+from allennlp_parallel_predict.common.messages import Batch, BatchKind
 from allennlp_parallel_predict.data.batching import Batching, BucketBatching, InOrderBatching
 from allennlp_parallel_predict.data.inputs import Input
 
@@ -15,7 +15,9 @@ def inputs(values: List[Any]) -> List[Optional[Input]]:
 
 
 def batches(batching: Batching, values: List[Any]) -> List[Batch]:
-    return [batch for batch in batching.batches(inputs(values), LINES) if batch is not None]
+    return [
+        batch for batch in batching.batches(inputs(values), BatchKind.LINES) if batch is not None
+    ]
 
 
 def mixed(number: int) -> List[str]:
@@ -74,7 +76,7 @@ def test_length_may_be_counted_in_tokens():
 
 def test_what_a_batch_is_called():
     def called(*lines):
-        return Batch(0, LINES, ["x"] * len(lines), range(len(lines)), lines).describe()
+        return Batch(0, BatchKind.LINES, ["x"] * len(lines), range(len(lines)), lines).describe()
 
     assert called(5) == "input line 5"
     assert called(5, 6, 8) == "input lines 5-8"  # with a blank line
@@ -99,7 +101,7 @@ def test_without_padding_there_is_nothing_to_save():
 
 def test_a_source_that_waits_is_heard():
     groups = BucketBatching(batch_size=2, window=2).batches(
-        [None, Input(0, 1, "a"), None, Input(1, 2, "b")], LINES
+        [None, Input(0, 1, "a"), None, Input(1, 2, "b")], BatchKind.LINES
     )
     assert [group if group is None else group.values for group in groups] == [
         None,
@@ -126,6 +128,6 @@ def test_settings_that_make_no_sense(settings, message):
     [(range(5, 8), range(5, 8)), ([5, 6, 7], range(5, 8)), ([5, 7, 6], ()), ([5, 7, 8], ())],
 )
 def test_what_a_worker_knows_of_a_batch(positions, known):
-    batch = Batch(3, LINES, ["a", "b", "c"], positions, [10, 11, 12])
+    batch = Batch(3, BatchKind.LINES, ["a", "b", "c"], positions, [10, 11, 12])
     sent = pickle.loads(pickle.dumps(batch.to_message()))
-    assert Batch.of_message(*sent) == Batch(3, LINES, ["a", "b", "c"], known, ())
+    assert Batch.of_message(*sent) == Batch(3, BatchKind.LINES, ["a", "b", "c"], known, ())

@@ -1,6 +1,6 @@
 import random
 
-from allennlp_parallel_predict.common.messages import LINES, Batch, BatchResult, Failure
+from allennlp_parallel_predict.common.messages import Batch, BatchKind, BatchResult, Failure
 from allennlp_parallel_predict.common.remote_errors import RemoteError
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch, ReorderBuffer
 
@@ -9,7 +9,7 @@ def make_run(number, positions, fewer=0):
     values = [f"line {p}" for p in positions]
     outputs = [f"out {p}\n" for p in positions][: len(positions) - fewer]
     return CompletedBatch(
-        Batch(number, LINES, values, positions, [p + 1 for p in positions]),
+        Batch(number, BatchKind.LINES, values, positions, [p + 1 for p in positions]),
         BatchResult(number, outputs),
     )
 
@@ -41,7 +41,7 @@ def test_a_batch_with_fewer_results_than_inputs_does_not_block_the_next():
 
 def test_details_stay_with_their_input_when_a_batch_is_taken_apart():
     error = RemoteError("builtins", "KeyError", "x", "", None, None)
-    batch = Batch(0, LINES, ["a", "b", "c"], [2, 0, 1], [3, 1, 2])
+    batch = Batch(0, BatchKind.LINES, ["a", "b", "c"], [2, 0, 1], [3, 1, 2])
     result = BatchResult(
         0,
         ["out a", None, "out c"],
@@ -57,7 +57,7 @@ def test_details_stay_with_their_input_when_a_batch_is_taken_apart():
 
 
 def test_an_error_ends_a_run_at_the_first_input_without_a_result():
-    batch = Batch(0, LINES, ["a", "b"], [1, 0], [2, 1])
+    batch = Batch(0, BatchKind.LINES, ["a", "b"], [1, 0], [2, 1])
     zero, one = ReorderBuffer().add(
         CompletedBatch(batch, BatchResult(0, ["out a"]), ValueError("b"))
     )

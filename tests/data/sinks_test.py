@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from allennlp_parallel_predict.common.errors import ResumeError
-from allennlp_parallel_predict.common.messages import LINES, Batch, BatchResult, Failure
+from allennlp_parallel_predict.common.messages import Batch, BatchKind, BatchResult, Failure
 from allennlp_parallel_predict.common.remote_errors import RemoteError
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch
 from allennlp_parallel_predict.data.sinks import OutputClosed, OutputPosition, Sink
@@ -19,7 +19,9 @@ pytestmark = pytest.mark.timeout(120)
 
 def runs_of(outputs, failures=()):
     size = len(outputs) + len(failures)
-    batch = Batch(0, LINES, [f"{n}\n" for n in range(size)], range(size), range(1, size + 1))
+    batch = Batch(
+        0, BatchKind.LINES, [f"{n}\n" for n in range(size)], range(size), range(1, size + 1)
+    )
     return [CompletedBatch(batch, BatchResult(0, outputs, failures=list(failures)))]
 
 

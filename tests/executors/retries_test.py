@@ -1,11 +1,17 @@
 """The results of a batch that was tried one by one."""
 
 from allennlp_parallel_predict.common.errors import WorkerDied
-from allennlp_parallel_predict.common.messages import LINES, RAISE, Batch, BatchResult, Failure
+from allennlp_parallel_predict.common.messages import (
+    Batch,
+    BatchKind,
+    BatchResult,
+    Failure,
+    OnError,
+)
 from allennlp_parallel_predict.common.remote_errors import RemoteError
 from allennlp_parallel_predict.executors.retries import PoisonIsolation, failed_result
 
-BATCH = Batch(7, LINES, ["a", "b", "c", "d"], [3, 4, 5, 6], [10, 12, 13, 14])
+BATCH = Batch(7, BatchKind.LINES, ["a", "b", "c", "d"], [3, 4, 5, 6], [10, 12, 13, 14])
 DIED = Failure(0, RemoteError.of(WorkerDied("it died")))
 
 
@@ -27,7 +33,7 @@ def test_each_task_has_one_input():
 def test_the_results_are_put_together():
     results = [
         BatchResult(7, ["A"], ["a"], {0: "said "}),
-        failed_result(BATCH.only(1), DIED, "skip"),
+        failed_result(BATCH.only(1), DIED, OnError.SKIP),
         BatchResult(7, ["C"], ["c"], state_change="it counts"),
         BatchResult(7, ["D"], ["d"], {0: "and ", 1: "more"}),
     ]
@@ -44,5 +50,5 @@ def test_the_results_are_put_together():
 
 def test_nothing_comes_after_the_one_that_ends_the_run():
     results = [BatchResult(7, [letter]) for letter in "ABCD"]
-    results[2] = failed_result(BATCH.only(2), DIED, RAISE)
+    results[2] = failed_result(BATCH.only(2), DIED, OnError.RAISE)
     assert merged(results) == BatchResult(7, ["A", "B"], fatal=DIED._replace(offset=2))

@@ -7,7 +7,7 @@ import pytest
 
 from allennlp_parallel_predict.commands.tune import choose, jsonnet, render, sample
 from allennlp_parallel_predict.common.errors import SettingsError
-from allennlp_parallel_predict.common.messages import LINES
+from allennlp_parallel_predict.common.messages import BatchKind
 from allennlp_parallel_predict.data.inputs import Input
 from allennlp_parallel_predict.data.sources import LineSource
 from allennlp_parallel_predict.pipeline.tuner import Candidate, Measurement, Tuner, executors_for
@@ -40,7 +40,7 @@ class BatchesPredictor(TimedPredictor):
 
 class TestSearch:
     def test_it_finds_many_workers_and_large_batches(self):
-        tuner = Tuner(BatchesPredictor(), inputs(300), LINES, cpus=2)
+        tuner = Tuner(BatchesPredictor(), inputs(300), BatchKind.LINES, cpus=2)
         best = tuner.search(5.0)[0]
         assert best.candidate.workers == 2 and best.candidate.batch_size >= 16
         assert best.same_bytes is True and best.memory > 1 << 20
@@ -51,7 +51,7 @@ class TestSearch:
                 outputs = super().predict_batch_json(inputs)
                 return [{**output, "length": len(inputs)} for output in outputs]
 
-        tuner = Tuner(Differing(), inputs(64), LINES, cpus=1)
+        tuner = Tuner(Differing(), inputs(64), BatchKind.LINES, cpus=1)
         assert tuner.attempt(Candidate(1, 1, 1), 0.3).same_bytes is True
         assert tuner.attempt(Candidate(1, 1, 8), 0.3).same_bytes is False
 
@@ -67,7 +67,7 @@ class TestSearch:
 
         lines = ['{"length": %d}%s\n' % (n % 10 * 8 + 1, " " * (n % 10)) for n in range(300)]
         mixed = [Input(n, n + 1, line) for n, line in enumerate(lines)]
-        tuner = Tuner(Padded(), mixed, LINES, cpus=1)
+        tuner = Tuner(Padded(), mixed, BatchKind.LINES, cpus=1)
         rates = {
             name: tuner.attempt(Candidate(1, 1, 16, name), 1.5).lines_per_second
             for name in ("in_order", "bucket")
@@ -75,7 +75,7 @@ class TestSearch:
         assert rates["bucket"] > 1.2 * rates["in_order"]
 
     def test_a_candidate_that_cannot_run_is_the_last(self):
-        tuner = Tuner(TimedPredictor(), inputs(20), LINES, cpus=1)
+        tuner = Tuner(TimedPredictor(), inputs(20), BatchKind.LINES, cpus=1)
         tuner.attempt(Candidate(1, 1, 4), 0.2)
         tuner._note(Measurement(Candidate(1, 1, 8), 0.0, 0.0, 0.2))
         assert [t.candidate.batch_size for t in tuner.ranked()] == [4, 8]
@@ -88,7 +88,7 @@ class TestSearch:
 
 class TestChoice:
     def ranked(self, *measurements):
-        tuner = Tuner(None, [], LINES, 1)
+        tuner = Tuner(None, [], BatchKind.LINES, 1)
         tuner.measurements = {
             one.candidate._replace(batch_size=n): one for n, one in enumerate(measurements, 1)
         }

@@ -17,7 +17,7 @@ from allennlp.common import plugins
 from allennlp.data import Vocabulary
 
 import allennlp_parallel_predict  # noqa: F401  (registers the subcommand)
-from allennlp_parallel_predict.common.messages import WorkerOptions
+from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
 from allennlp_parallel_predict.data.batching import Batching, InOrderBatching
 from allennlp_parallel_predict.data.inputs import Input
 from allennlp_parallel_predict.data.sinks import OutputPosition, Sink
@@ -107,10 +107,10 @@ def run(
     executor = executor or ProcessPoolExecutor(**{"num_workers": 2, **pool})
     source = inputs if isinstance(inputs, Source) else ListSource(inputs)
     output, errors = folder / "output", folder / "errors"
-    sink = Sink(str(output), str(errors), False, on_error)
+    sink = Sink(str(output), str(errors), False, OnError(on_error))
     started = time.monotonic()
     with executor.preparing():
-        options = WorkerOptions(on_error, lockstep=batch_size == 1)
+        options = WorkerOptions(OnError(on_error), lockstep=batch_size == 1)
         executor.start(predictor or predictor_of(), options)
         try:
             Pipeline(

@@ -3,7 +3,7 @@
 import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from allennlp_parallel_predict.common.messages import WorkerOptions
+from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
 from allennlp_parallel_predict.common.recorder import Recorder, current, recording, stage
 from allennlp_parallel_predict.common.stages import ENDING, STARTING_WORKERS
 from allennlp_parallel_predict.data.batching import Batching, InOrderBatching
@@ -49,9 +49,9 @@ def profiled(
     if is_profiled:
         profile = profile or RunProfile(with_timeline=True)
     output = os.path.join(folder, "output")
-    sink = Sink(output, None, False, on_error)
+    sink = Sink(output, None, False, OnError(on_error))
     with executor.preparing(), recording(profile or Recorder()):
-        options = WorkerOptions(on_error, False, profile=current().detail)
+        options = WorkerOptions(OnError(on_error), False, profile=current().detail)
         try:
             with stage(STARTING_WORKERS):
                 executor.start(predictor or TimedPredictor(), options)

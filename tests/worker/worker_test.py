@@ -10,14 +10,7 @@ from allennlp.data import Instance
 from allennlp.data.fields import MetadataField
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.common.messages import (
-    INSTANCES,
-    JSON,
-    LINES,
-    WHOLE_JSON,
-    Batch,
-    WorkerOptions,
-)
+from allennlp_parallel_predict.common.messages import Batch, BatchKind, OnError, WorkerOptions
 from allennlp_parallel_predict.data.lazy_instances import DeferredCall
 from allennlp_parallel_predict.worker.worker import Worker
 
@@ -64,7 +57,7 @@ class RecordingPredictor(Predictor):
 def run(lines, **options):
     predictor = RecordingPredictor()
     lines = [json.dumps(x) if isinstance(x, dict) else x for x in lines]
-    batch = Batch(7, LINES, lines, range(len(lines)), range(1, len(lines) + 1))
+    batch = Batch(7, BatchKind.LINES, lines, range(len(lines)), range(1, len(lines) + 1))
     return Worker(predictor, WorkerOptions(**options)).predict(batch), predictor.calls
 
 
@@ -139,27 +132,29 @@ def test_undecodable_lines_raise_what_decoding_them_would():
 def test_raw_outputs_are_the_dictionaries_of_the_predictor():
     predictor = RecordingPredictor()
     inputs = [pickle.dumps({"n": n, "once": True}) for n in (1, 2)]
-    options = WorkerOptions(on_error="skip", returns_dicts=True)
-    result = Worker(predictor, options).predict(Batch(7, JSON, inputs, (0, 1), (1, 2)))
+    options = WorkerOptions(on_error=OnError.SKIP)
+    result = Worker(predictor, options).predict(Batch(7, BatchKind.JSON, inputs, (0, 1), (1, 2)))
     # The predictor changes its inputs; when they are tried again they are as they were.
     assert [pickle.loads(o) for o in result.outputs] == [{"n": n, "done": True} for n in (1, 2)]
     assert predictor.calls == ["predict 1,2", "predict 1", "predict 2"]
 
 
-@pytest.mark.parametrize("kind, method", [(JSON, "json"), (WHOLE_JSON, "batch_json")])
+@pytest.mark.parametrize(
+    "kind, method", [(BatchKind.JSON, "json"), (BatchKind.JSON_BATCH, "batch_json")]
+)
 def test_a_list_of_one_is_a_batch_if_the_caller_says_so(kind, method, monkeypatch):
     predictor = RecordingPredictor()
     monkeypatch.setattr(predictor, "predict_json", lambda i: "json")
     monkeypatch.setattr(predictor, "predict_batch_json", lambda i: ["batch_json"])
     batch = Batch(7, kind, [pickle.dumps({"n": 1})], (0,), (1,))
-    result = Worker(predictor, WorkerOptions(returns_dicts=True)).predict(batch)
+    result = Worker(predictor, WorkerOptions()).predict(batch)
     assert [pickle.loads(output) for output in result.outputs] == [method]
 
 
 def test_instances_go_through_predict_instance():
     predictor = RecordingPredictor()
     instance = Instance({"it": MetadataField({"n": 4})})
-    batch = Batch(0, INSTANCES, [instance], [0], [1])
+    batch = Batch(0, BatchKind.READER_INSTANCES, [instance], [0], [1])
     result = Worker(predictor, WorkerOptions(echo_inputs=True)).predict(batch)
     assert result.outputs == ["4\n"]
     assert result.descriptions == [str(instance)]
@@ -168,15 +163,17 @@ def test_instances_go_through_predict_instance():
 def test_a_recorded_call_that_fails_costs_one_input():
     predictor = RecordingPredictor()
     instance = Instance({"it": MetadataField({"n": 4})})
-    batch = Batch(0, INSTANCES, [DeferredCall(b"not a pickle"), instance], [0, 1], [1, 2])
-    result = Worker(predictor, WorkerOptions(on_error="skip")).predict(batch)
+    batch = Batch(
+        0, BatchKind.READER_INSTANCES, [DeferredCall(b"not a pickle"), instance], [0, 1], [1, 2]
+    )
+    result = Worker(predictor, WorkerOptions(on_error=OnError.SKIP)).predict(batch)
     assert result.outputs == [None, "4\n"]
 
 
 def test_a_model_that_changes_itself_is_found_out():
     predictor = RecordingPredictor()
     worker = Worker(predictor, WorkerOptions())
-    batch = Batch(0, LINES, ['{"n": 1}'], [0], [1])
+    batch = Batch(0, BatchKind.LINES, ['{"n": 1}'], [0], [1])
     assert worker.predict(batch).state_change is None
     with torch.no_grad():
         predictor._model.bias.add_(1)

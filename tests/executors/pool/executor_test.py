@@ -9,13 +9,13 @@ import psutil
 import pytest
 
 from allennlp_parallel_predict.common.errors import ModelStateError, SettingsError, WorkerDied
-from allennlp_parallel_predict.common.messages import LINES, Batch, WorkerOptions
+from allennlp_parallel_predict.common.messages import Batch, BatchKind, WorkerOptions
 from allennlp_parallel_predict.common.serialization import load_result
 from allennlp_parallel_predict.data.batching import BucketBatching
 from allennlp_parallel_predict.executors import ProcessPoolExecutor
 from allennlp_parallel_predict.executors.pool import executor as executor_module
 from allennlp_parallel_predict.executors.pool import launcher
-from allennlp_parallel_predict.worker import process
+from allennlp_parallel_predict.executors.pool import worker_process
 from tests.support.faults import ListSource, expected, numbered, predictor_of, run
 from tests.support.running import workers
 
@@ -36,7 +36,7 @@ def without(count, *lost):
 def batch_of(item):
     """A batch of one input."""
     number = item["n"]
-    return Batch(number, LINES, [json.dumps(item)], [number], [number + 1])
+    return Batch(number, BatchKind.LINES, [json.dumps(item)], [number], [number + 1])
 
 
 class TestADeadWorker:
@@ -353,7 +353,7 @@ class TestSpawn:
         assert numbers == [n for n in range(40) if n not in ran.failed]
 
     def test_no_worker_can_load(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(process, "_BOOT", "import os; os.kill(os.getpid(), 9)")
+        monkeypatch.setattr(worker_process, "_BOOT", "import os; os.kill(os.getpid(), 9)")
         with pytest.raises(WorkerDied, match="SIGKILL.*before it had its model.*third"):
             run(numbered(10), tmp_path, start_method="spawn")
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from allennlp_parallel_predict.common.errors import SettingsError
-from allennlp_parallel_predict.common.messages import LINES, WorkerOptions
+from allennlp_parallel_predict.common.messages import BatchKind, WorkerOptions
 from allennlp_parallel_predict.executors import RayExecutor
 from allennlp_parallel_predict.executors.ray import actor, cluster
 from allennlp_parallel_predict.executors.ray.actor import ActorSetup, RayWorker
@@ -309,7 +309,9 @@ class TestTheSharedModel:
         return worker, memory
 
     def predict(self, worker, shared):
-        return pickle.loads(worker.predict(pickle.dumps((0, LINES, ['{"n": 1}'], 0)), shared))
+        return pickle.loads(
+            worker.predict(pickle.dumps((0, BatchKind.LINES, ['{"n": 1}'], 0)), shared)
+        )
 
     def test_parameters_are_in_the_memory_or_the_workers_own(self):
         worker, memory = self.worker()
