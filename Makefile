@@ -1,7 +1,7 @@
 # make demo, make test: from a fresh clone, these are all that is needed.
 #
 #   VENV    the environment to make and use
-#   PYTHON  its interpreter: 3.8, python3.8 or a path; by default the best that is found
+#   PYTHON  its interpreter: 3.10, python3.10 or a path; by default `python3` if it is 3.8 to 3.13
 #   TESTS   what `make test` gives to pytest
 
 VENV ?= .venv
@@ -39,20 +39,25 @@ benchmark-quick: $(BENCHMARK)
 
 env: $(ENV)
 
-$(ENV): setup.cfg pyproject.toml requirements.lock scripts/bootstrap.py
+$(ENV): setup.cfg pyproject.toml requirements.lock requirements-modern.lock scripts/bootstrap.py
 	@python3 scripts/bootstrap.py --venv $(VENV) --python "$(PYTHON)"
 	@touch $@
 
 $(BENCHMARK): $(ENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable .[benchmark]
+	$(VENV)/bin/python -m pip freeze --exclude-editable > $(BENCHMARK).txt
+	$(VENV)/bin/python -m pip install --quiet --constraint $(BENCHMARK).txt --editable .[benchmark]
 	@touch $@
 
-# One solution for all supported versions of Python. The file says what to install; from where is
-# left to the user's own configuration of pip.
+# One solution for Python 3.8 to 3.10 and one for later ones. The files say what to install; from
+# where is left to the user's own configuration of pip. torch is not in them: see bootstrap.py.
+COMPILE = $(UV) pip compile --universal --extra dev --upgrade --generate-hashes --no-annotate --quiet \
+	--no-emit-package torch --no-emit-package torchvision \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
 lock:
-	$(UV) pip compile --universal --python-version 3.8 --extra dev --upgrade --no-annotate \
-		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-		--quiet --output-file requirements.lock setup.cfg
+	$(COMPILE) --python-version 3.8 --output-file requirements.lock setup.cfg
+	$(COMPILE) --python-version 3.11 --extra docs --no-config --override requirements-modern.overrides \
+		--output-file requirements-modern.lock setup.cfg requirements-modern.in
 
 clean:
 	rm -rf .venv* .uv build dist *.egg-info .pytest_cache .mypy_cache

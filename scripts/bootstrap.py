@@ -1,9 +1,9 @@
 """
 Makes the virtual environment that the Makefile works in, from whatever the machine has.
 
-Needs nothing but a Python 3.6 or later of any kind to run it. It looks for a Python that AllenNLP
-runs on, or has uv get one, makes the environment, installs the locked requirements, and then the
-project itself (editable).
+Needs nothing but a Python 3.6 or later of any kind to run it. It takes the `python3` at hand if
+the project runs on it, looks for another one otherwise, or has uv get one; makes the environment,
+installs torch and the locked requirements, and then the project itself (editable).
 
     python3 scripts/bootstrap.py [--venv .venv] [--python 3.8 | --python /path/to/python] [--find]
 """
@@ -19,7 +19,12 @@ import time
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
-VERSIONS = ["3.10", "3.9", "3.8"]  # best first
+VERSIONS = ["3.13", "3.12", "3.11", "3.10", "3.9", "3.8"]  # best first
+# torch is not in the lock files, whose hashes would refuse a build other than the package index's:
+# one for CPUs only, or for another CUDA. pip installs it, from wherever it is configured to look.
+OLD = ("requirements.lock", ["torch==1.12.1", "torchvision==0.13.1"])
+MODERN = ("requirements-modern.lock", ["torch==2.13.0"])
+STACKS = {version: OLD if version in ("3.8", "3.9", "3.10") else MODERN for version in VERSIONS}
 ROOT = Path(__file__).resolve().parent.parent
 UV_HOME = ROOT / ".uv"
 LOG = ROOT / "build" / "bootstrap.log"
@@ -57,7 +62,7 @@ def places() -> List[Tuple[str, List[Path]]]:
     environ = os.environ
     on_path = [
         Path(directory) / name
-        for name in ["python" + version for version in VERSIONS] + ["python3", "python"]
+        for name in ["python3"] + ["python" + version for version in VERSIONS] + ["python"]
         for directory in environ.get("PATH", "").split(os.pathsep)
         if directory
     ]
@@ -68,60 +73,55 @@ def places() -> List[Tuple[str, List[Path]]]:
     condas = [home / name for name in conda_names] + [Path("/opt/conda")]
     if environ.get("CONDA_EXE"):
         condas.insert(0, Path(environ["CONDA_EXE"]).parent.parent)
-    in_conda = [
-        python
-        for conda in condas
-        for pattern in ("envs/*/bin/python", "bin/python")
-        for python in sorted(conda.glob(pattern))
-    ]
+    patterns = ("envs/*/bin/python", "bin/python")
+    in_conda = [python for conda in condas for each in patterns for python in conda.glob(each)]
     return [
-        ("python3.10, python3.9, python3.8, python3 and python on PATH", on_path),
+        ("python3, python3.13 to python3.8 and python on PATH", on_path),
         ("pyenv's versions in %s" % pyenv, sorted(pyenv.glob("versions/*/bin/python"))),
-        ("conda's environments in %s" % ", ".join(map(str, condas)), in_conda),
+        ("conda's environments in %s" % ", ".join(map(str, condas)), sorted(in_conda)),
         ("uv's interpreters in %s" % uv, sorted(uv.glob("*/bin/python"))),
     ]
 
 
-def find_python(wanted: List[str]) -> Optional[str]:
-    """The first working interpreter of the best version in `wanted`."""
-    found = {}  # type: Dict[str, str]
+def pythons() -> Iterator[Tuple[str, str]]:
+    """The interpreters that work, each with its version."""
     for _, candidates in places():
         for candidate in candidates:
             # An environment made here does not count: it may be about to be replaced.
-            if not os.access(str(candidate), os.X_OK) or ROOT in candidate.parents:
-                continue
-            version = version_of(str(candidate))
-            if version in wanted:
-                found.setdefault(str(version), str(candidate))
-                if version == wanted[0]:
-                    return found[wanted[0]]
+            if os.access(str(candidate), os.X_OK) and ROOT not in candidate.parents:
+                version = version_of(str(candidate))
+                if version:
+                    yield str(candidate), version
+
+
+def find_python(wanted: List[str]) -> Optional[str]:
+    """`python3` if its version is in `wanted`, else the first interpreter of the best one."""
+    found = {}  # type: Dict[str, str]
+    for python, version in pythons():
+        if version in wanted:
+            found.setdefault(version, python)
+            if version == wanted[0] or os.path.basename(python) == "python3":
+                return python
     return next((found[version] for version in wanted if version in found), None)
 
 
 def pip_settings(python: str) -> Dict[str, str]:
     """The user's pip configuration, files and environment together, as `python`'s pip reads it."""
-    settings = {
-        name[4:].lower().replace("_", "-"): value
-        for name, value in os.environ.items()
-        if name.startswith("PIP_")
-    }
     listing = subprocess.run(
         [python, "-m", "pip", "config", "list"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         universal_newlines=True,
     ).stdout
-    for section in ("global", "install"):
+    settings = {}  # type: Dict[str, str]
+    for section in ("global", "install", ":env:"):
         for key, value in re.findall(r"(?m)^%s\.([\w-]+)=(.*)$" % section, listing):
-            settings.setdefault(key, ast.literal_eval(value))
+            settings[key] = ast.literal_eval(value)
     return settings
 
 
 def uv_environment(python: str) -> Dict[str, str]:
-    """
-    uv reads its own configuration only. A mirror or a certificate that pip is told of is what
-    uv needs too, so hand it on, except where the user has told uv something else.
-    """
+    """Hands pip's mirror and certificate on to uv, which reads its own configuration only."""
     environment = dict(os.environ)
     settings = pip_settings(python)
     for pip_name, uv_name in [
@@ -160,15 +160,6 @@ def run(command: List[str], environment: Optional[Dict[str, str]] = None) -> boo
                 say("  still at it, %d s" % (time.monotonic() - start))
 
 
-def other_pythons() -> Iterator[str]:
-    """Interpreters of any version that might have a pip."""
-    yield sys.executable
-    for _, candidates in places():
-        for candidate in candidates:
-            if str(candidate) != sys.executable and version_of(str(candidate)):
-                yield str(candidate)
-
-
 def get_uv() -> Optional[str]:
     """uv from PATH, from an earlier run, or from the package index by any pip there is."""
     ours = [str(UV_HOME / "bin" / "uv"), str(UV_HOME / "venv" / "bin" / "uv")]
@@ -176,7 +167,7 @@ def get_uv() -> Optional[str]:
         if run([uv, "--version"]):
             return uv
     say("getting uv from the package index, which installs faster than pip")
-    for python in other_pythons():
+    for python in [sys.executable] + [python for python, _ in pythons()]:
         if run([python, "-m", "pip", "install", "--quiet", "--target", str(UV_HOME), "uv"]):
             return ours[0]
         venv = UV_HOME / "venv"
@@ -188,12 +179,7 @@ def get_uv() -> Optional[str]:
 
 
 def get_python(wanted: List[str]) -> str:
-    """
-    # Raises
-
-    `BootstrapError`
-        If there is no interpreter and uv cannot get one; it names what was looked for.
-    """
+    """Finds an interpreter or has uv install one, else says where it looked."""
     python = find_python(wanted)
     if python:
         return python
@@ -204,7 +190,7 @@ def get_python(wanted: List[str]) -> str:
         if python:
             return python
     raise BootstrapError(
-        "AllenNLP runs on Python %s, and no such interpreter that works was found. Looked for:\n%s"
+        "This runs on Python %s, and no such interpreter that works was found. Looked for:\n%s"
         "\n  - uv (on PATH, else from the package index by pip) and what `uv python install %s`"
         " downloads: %s (details in %s)"
         "\nInstall one of them, or name an interpreter: make PYTHON=/path/to/python"
@@ -230,25 +216,31 @@ def make_venv(venv: Path, wanted: List[str], python: Optional[str]) -> None:
     uv = get_uv()
     command = [str(uv), "venv", "--seed", "--clear", "--python", python, str(venv)]
     if not uv or not run(command, uv_environment(python)):
-        raise BootstrapError("could not make an environment with %s; see %s" % (python, LOG))
+        raise BootstrapError(
+            "could not make an environment with %s: it has neither venv nor pip (Debian and Ubuntu"
+            " have them in the package python3-venv); see %s" % (python, LOG)
+        )
 
 
 def install(venv: Path) -> None:
     python = str(venv / "bin" / "python")
-    lock = str(ROOT / "requirements.lock")
+    lock, torch = STACKS[str(version_of(python))]
+    with_pip = [python, "-m", "pip", "install"]
+    say("installing %s" % " and ".join(torch))
+    must_run(with_pip + torch)
     uv = get_uv()
-    for_uv = uv_environment(python)
-    say("installing requirements.lock: AllenNLP and PyTorch, about 1 GB if nothing is cached")
     # pip compiles by default. Else every process does, for 3 s, if PYTHONDONTWRITEBYTECODE is set.
-    with_uv = [str(uv), "pip", "install", "--python", python, "--compile-bytecode", "-r", lock]
-    with_pip = [python, "-m", "pip", "install", "-r", lock]
-    if not (uv and run(with_uv, for_uv)) and not run(with_pip):
-        tail = LOG.read_text(errors="replace").splitlines()[-15:]
-        raise BootstrapError("the installation failed:\n%s\nSee %s" % ("\n".join(tail), LOG))
-    say("installing this project")
-    project = ["--no-deps", "--editable", str(ROOT)]
-    if not (uv and run(with_uv[:5] + project, for_uv)) and not run(with_pip[:4] + project):
-        raise BootstrapError("installing the project failed; see %s" % LOG)
+    with_uv = [str(uv), "pip", "install", "--python", python, "--compile-bytecode"]
+    for what in (["--require-hashes", "-r", str(ROOT / lock)], ["--editable", str(ROOT)]):
+        say("installing " + (lock if "-r" in what else "this project"))
+        if not (uv and run(with_uv + ["--no-deps"] + what, uv_environment(python))):
+            must_run(with_pip + ["--no-deps"] + what)
+
+
+def must_run(command: List[str]) -> None:
+    if not run(command):
+        tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-15:])
+        raise BootstrapError("the installation failed:\n%s\nSee %s" % (tail, LOG))
 
 
 def clear_executable_stacks(venv: Path) -> None:
@@ -260,19 +252,14 @@ def clear_executable_stacks(venv: Path) -> None:
 
 
 def parse_python(value: str) -> Tuple[List[str], Optional[str]]:
-    """
-    # Returns
-
-    wanted, python : `Tuple[List[str], Optional[str]]`
-        The versions to choose from, and the interpreter where `value` names one.
-    """
+    """The versions to choose from, and the interpreter where `value` names one."""
     if not value:
         return VERSIONS, None
     match = re.fullmatch(r"(?:python)?(\d+\.\d+)", value)
     version = match.group(1) if match else version_of(value)
     if version not in VERSIONS:
         raise BootstrapError(
-            "%s: %s; AllenNLP runs on Python %s"
+            "%s: %s; this runs on Python %s"
             % (value, "Python %s" % version if version else "does not run", " or ".join(VERSIONS))
         )
     return [str(version)], None if match else value

@@ -47,6 +47,32 @@ def test_takes_the_best_version_on_path(machine):
     assert bootstrap.find_python(bootstrap.VERSIONS) == best
 
 
+def test_takes_the_python3_at_hand_before_a_better_version(machine):
+    make_python(machine / "bin" / "python3.13", "3.13")
+    at_hand = make_python(machine / "bin" / "python3", "3.11")
+    assert bootstrap.find_python(bootstrap.VERSIONS) == at_hand
+    assert bootstrap.find_python(["3.13"]).endswith("python3.13")
+
+
+def test_looks_further_where_python3_is_not_supported(machine):
+    make_python(machine / "bin" / "python3", "3.14")
+    other = make_python(machine / "bin" / "python3.12", "3.12")
+    assert bootstrap.find_python(bootstrap.VERSIONS) == other
+
+
+@pytest.mark.parametrize("version, lock", [("3.10", "requirements.lock"), ("3.11", "-modern.lock")])
+def test_installs_the_stack_of_the_interpreter(machine, monkeypatch, version, lock):
+    commands = []
+    monkeypatch.setattr(bootstrap, "run", lambda command, *_: commands.append(command) or True)
+    make_python(machine / "venv" / "bin" / "python", version)
+    bootstrap.install(machine / "venv")
+    torch, locked = [command for command in commands if "torch" in str(command) or "-r" in command]
+    assert torch[1:4] == ["-m", "pip", "install"] and torch[4] == bootstrap.STACKS[version][1][0]
+    assert locked[-1].endswith(lock) and {"--no-deps", "--require-hashes"} < set(locked)
+    for line in Path(locked[-1]).read_text().splitlines():
+        assert not line.startswith("torch=="), "the hashes refuse a build for CPUs"
+
+
 def test_passes_over_interpreters_that_do_not_run(machine):
     make_python(machine / "bin" / "python3.10", "pyenv: command not found", status=127)
     working = make_python(
@@ -78,12 +104,12 @@ def test_looks_where_pyenv_conda_and_uv_keep_theirs(machine, path):
 
 def test_has_uv_install_an_interpreter_when_there_is_none(machine):
     uv = machine / "bin" / "uv"
-    fake = machine / "home/.local/share/uv/python/cpython-3.10/bin/python"
+    fake = machine / "home/.local/share/uv/python/cpython-3.13/bin/python"
     make_python(uv, "uv")
     uv.write_text(
         "#!/bin/sh\n"
-        f'if [ "$*" = "python install 3.10" ]; then /bin/mkdir -p {fake.parent}\n'
-        f"printf '#!/bin/sh\\necho 3.10\\n' > {fake}; /bin/chmod +x {fake}; fi\n"
+        f'if [ "$*" = "python install 3.13" ]; then /bin/mkdir -p {fake.parent}\n'
+        f"printf '#!/bin/sh\\necho 3.13\\n' > {fake}; /bin/chmod +x {fake}; fi\n"
     )
     assert bootstrap.get_python(bootstrap.VERSIONS) == str(fake)
 
