@@ -34,7 +34,7 @@ def predict(archives: Path) -> Dict[str, str]:
         return str(archives / f"{name}.tar.gz")
 
     with tempfile.TemporaryDirectory() as folder:
-        parity: Any = Parity(Here, Here, archive, str(archives / "spacy"), Path(folder))  # type: ignore
+        parity = Parity(Here, Here, archive, str(archives / "spacy"), Path(folder))
         outputs = {}
         for case in CASES:
             outcome = parity.run(Here, PREDICT, case, 1)

@@ -1,6 +1,6 @@
 """
-transformers 4.50 removed its `AdamW`, which allennlp/training/optimizers.py:456 names as a base class
-and so needs at import. (Its optimizer "huggingface_adamw" cannot be made with torch's, but
+transformers 4.50 removed its `AdamW`, which allennlp/training/optimizers.py:456 names as a base
+class and so needs at import. (Its optimizer "huggingface_adamw" cannot be made with torch's, but
 prediction makes no optimizer.)
 
 The class of the lazy module is patched and not the module `transformers`: that one is imported a

@@ -4,20 +4,21 @@ same language with the same functions. Without `_jsonnet`, allennlp/common/param
 configurations as plain JSON, and so fails at most of them.
 """
 
-import importlib.util
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Iterator
 
 
 @contextmanager
 def _stand_in_for_jsonnet(params: ModuleType) -> Iterator[None]:
-    missing = "_jsonnet" not in sys.modules and importlib.util.find_spec("_jsonnet") is None
-    if missing and importlib.util.find_spec("_gojsonnet") is not None:
-        import _gojsonnet
+    try:
+        import _jsonnet  # noqa: F401
+    except ImportError:
+        with suppress(ImportError):
+            import _gojsonnet
 
-        sys.modules["_jsonnet"] = _gojsonnet
+            sys.modules["_jsonnet"] = _gojsonnet
     yield
 
 

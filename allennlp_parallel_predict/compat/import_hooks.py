@@ -47,7 +47,7 @@ _finder = _HookFinder()
 
 
 def register(name: str, hook: Hook) -> None:
-    """Runs `hook` around the import of the module `name`, or at once if that is imported already."""
+    """Runs `hook` around the import of the module `name`, or now if that is imported already."""
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     hooks = _finder.hooks.setdefault(name, [])

@@ -1,8 +1,8 @@
 """
-Archives hold buffers, such as `position_ids`, that transformers no longer keeps in state dicts (since
-4.31, huggingface/transformers#24505). `allennlp.models.Model._load` (model.py:379) takes them for an
-error: "Unexpected key(s) in state_dict". Their values are constants, which the modules set themselves, so
-they are left out when the model has a buffer of that name that is not to be loaded.
+Archives hold buffers, such as `position_ids`, that transformers no longer keeps in state dicts
+(since 4.31, huggingface/transformers#24505). `allennlp.models.Model._load` (model.py:379) takes
+them for an error: "Unexpected key(s) in state_dict". Their values are constants, which the modules
+set themselves, so they are left out where the model has a buffer of that name that is not loaded.
 """
 
 import functools
