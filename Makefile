@@ -27,6 +27,7 @@ lint: $(ENV)
 	$(VENV)/bin/black --check --diff --quiet .
 	$(VENV)/bin/flake8
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 train-demo: $(ENV)
 	$(VENV)/bin/python -W ignore examples/g2p/train.py

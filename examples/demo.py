@@ -36,13 +36,16 @@ def predict(subcommand: str, *flags: str, **environment: str) -> Tuple[Path, flo
         The file with the predictions, and the time from starting the command to its end.
     """
     output = OUTPUT / f"{subcommand}.jsonl"
-    command = ["allennlp", subcommand, MODEL, WORDS, "--output-file", os.path.relpath(output, ROOT)]
+    command = [subcommand, MODEL, WORDS, "--output-file", os.path.relpath(output, ROOT)]
     command += ["--batch-size", "32", "--silent", *flags]
-    shown = [f"{name}={value}" for name, value in environment.items()] + command
+    shown = [f"{name}={value}" for name, value in environment.items()] + [
+        "allennlp-parallel-predict",
+        *command,
+    ]
     print(f"$ {' '.join(shown)}", flush=True)
     start = time.monotonic()
     subprocess.run(
-        [sys.executable, "-m"] + command,
+        [sys.executable, "-m", "allennlp_parallel_predict", *command],
         cwd=ROOT,
         env={**os.environ, **QUIET, **environment},
         check=True,
@@ -89,7 +92,7 @@ def main() -> None:
     (OUTPUT / "nltk_data" / "tokenizers" / "punkt").mkdir(parents=True, exist_ok=True)
     # The first import compiles a thousand modules; that time would be added to the first command.
     subprocess.run(
-        [sys.executable, "-m", "allennlp", "--version"],
+        [sys.executable, "-m", "allennlp_parallel_predict", "--version"],
         cwd=ROOT,
         env={**os.environ, **QUIET},
         stdout=subprocess.DEVNULL,

@@ -189,7 +189,7 @@ def main() -> None:
         num_workers=args.num_workers,
         batch_timeout=args.timeout,  # a worker that hangs is replaced
         max_batch_size=args.max_batch_size,
-        max_queue_delay=args.max_queue_delay,
+        max_queue_delay=args.max_latency,
         max_waiting=args.max_waiting,
     )
     service = Service(predictor, args.max_body, args.timeout, args.max_batch_size)

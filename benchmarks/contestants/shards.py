@@ -21,7 +21,14 @@ def main() -> None:
             part = Path(name) / f"{number}.jsonl"
             part.write_text("".join(lines[number * size : (number + 1) * size]))
             outputs.append(part.with_suffix(".out"))
-            command = [sys.executable, "-m", "allennlp", "predict", this.archive, str(part)]
+            command = [
+                sys.executable,
+                "-m",
+                "allennlp_parallel_predict",
+                "predict",
+                this.archive,
+                str(part),
+            ]
             command += ["--output-file", str(outputs[-1]), "--silent"]
             command += ["--batch-size", str(this.batch_size), "--predictor", this.predictor]
             command += ["--include-package", "benchmarks.predictors"]

@@ -75,7 +75,8 @@ def main() -> None:
         with open(BUILD / f"{part}.tsv", "w") as file:
             write_pairs(file, parts[part])
 
-    command = [sys.executable, "-m", "allennlp", "train", str(HERE / "config.jsonnet")]
+    command = [sys.executable, "-m", "allennlp_parallel_predict", "train"]
+    command += [str(HERE / "config.jsonnet")]
     command += ["--serialization-dir", str(BUILD / "model"), "--force"]
     subprocess.run(command, cwd=ROOT, check=True)
 

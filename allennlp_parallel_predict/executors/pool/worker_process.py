@@ -13,11 +13,11 @@ import socket
 import subprocess
 import sys
 import time
+from multiprocessing.reduction import ForkingPickler
 from typing import Optional, Sequence
 
 import torch
 from allennlp.predictors import Predictor
-from torch.multiprocessing.reductions import ForkingPickler
 
 from allennlp_parallel_predict.common.serialization import dumps
 from allennlp_parallel_predict.executors.pool.channel import Channel
