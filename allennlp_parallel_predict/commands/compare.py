@@ -6,6 +6,7 @@ import sys
 from allennlp.commands.subcommand import Subcommand
 from overrides import overrides
 
+from allennlp_parallel_predict.commands.help import improve_help
 from allennlp_parallel_predict.commands.user_errors import print_user_errors
 from allennlp_parallel_predict.profiling.compare import compare, read_report
 
@@ -23,6 +24,7 @@ class ParallelCompare(Subcommand):
         )
         subparser.add_argument("a", metavar="A.json", help="what --profile A.json wrote")
         subparser.add_argument("b", metavar="B.json", help="what --profile B.json wrote")
+        improve_help(subparser, "before.json after.json")
         subparser.set_defaults(func=_compare)
         return subparser
 

@@ -13,6 +13,7 @@ from allennlp.commands.subcommand import Subcommand
 from allennlp.common import logging as common_logging
 from overrides import overrides
 
+from allennlp_parallel_predict.commands.help import improve_help
 from allennlp_parallel_predict.commands.user_errors import print_user_errors
 from allennlp_parallel_predict.common.messages import OnError
 from allennlp_parallel_predict.data.sinks import OutputClosed
@@ -35,6 +36,8 @@ EXIT_OUTPUT_CLOSED = 141
 """What a shell reports of a tool that wrote to a closed pipe: 128 + SIGPIPE."""
 
 _HELP = "Use a trained model to make predictions in several processes."
+_EXAMPLE = """model.tar.gz input.jsonl
+--output-file output.jsonl --silent --batch-size 32"""
 
 
 class _NotGiven(int):
@@ -52,44 +55,51 @@ class ParallelPredict(Predict):
         subparser.description = (
             "Run the specified model against a JSON-lines input file, in several processes."
         )
-        subparser.add_argument("--num-workers", type=int, help="the number of worker processes")
-        subparser.add_argument(
-            "--parallel-config", type=str, help="a Jsonnet file with the settings of the pool"
-        )
-        subparser.add_argument(
-            "--parallel-overrides",
-            type=str,
-            default="",
-            help=(
-                "a json(net) structure used to override these settings, e.g., "
-                "'{\"executor.threads_per_worker\": 2}'"
-            ),
-        )
-        subparser.add_argument(
-            "--on-error",
-            choices=[member.value for member in OnError],
-            help="what to do about an input that fails",
-        )
-        subparser.add_argument(
-            "--errors-file", type=str, help="a file for the inputs that failed, as JSON lines"
-        )
-        subparser.add_argument(
-            "--max-errors", type=int, help="the number of failed inputs after which the run ends"
-        )
-        subparser.add_argument(
-            "--resume", action="store_true", help="go on with the interrupted run of --output-file"
-        )
-        subparser.add_argument(
-            "--progress", choices=PROGRESS, help="whether to draw a progress bar on stderr"
-        )
-        subparser.add_argument(
-            "--shard",
-            type=str,
-            help="predict only the K-th of N parts of the input: K/N, e.g., 3/16",
-        )
-        add_profile_flags(subparser)
+        subparser._optionals.title = "flags of allennlp predict, which mean the same here"
+        ours = subparser.add_argument_group("flags of parallel-predict")
+        _add_flags(ours)
+        add_profile_flags(ours)
+        improve_help(subparser, _EXAMPLE)
         subparser.set_defaults(func=_predict, batch_size=_NotGiven(1), cuda_device=_NotGiven(-1))
         return subparser
+
+
+def _add_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--num-workers",
+        type=int,
+        metavar="N",
+        help="number of worker processes (default: one per CPU that may be used, or per GPU)",
+    )
+    add("--parallel-config", metavar="FILE", help="a Jsonnet file with the settings of the pool")
+    add(
+        "--parallel-overrides",
+        default="",
+        metavar="JSON",
+        help="changes to these settings, such as '{\"executor.threads_per_worker\": 2}'",
+    )
+    add(
+        "--on-error",
+        choices=[member.value for member in OnError],
+        help="what to do about an input that fails: end the run, leave it out, or write the error "
+        "in its place (default: raise)",
+    )
+    add("--errors-file", metavar="FILE", help="where to list the inputs that failed (JSON lines)")
+    add(
+        "--max-errors",
+        type=int,
+        metavar="N",
+        help="end the run if more inputs fail (default: no limit)",
+    )
+    add("--resume", action="store_true", help="continue the interrupted run of --output-file")
+    add(
+        "--progress",
+        choices=PROGRESS,
+        help="whether to show progress on stderr (default: auto, a bar if it is a terminal and "
+        "else a line every 30 seconds)",
+    )
+    add("--shard", metavar="K/N", help="predict only the K-th of N parts of the input, e.g., 3/16")
 
 
 def _predict(args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import List, Sequence
 from allennlp.commands.subcommand import Subcommand
 from overrides import overrides
 
+from allennlp_parallel_predict.commands.help import improve_help
 from allennlp_parallel_predict.commands.user_errors import print_user_errors
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.errors import SettingsError
@@ -58,6 +59,7 @@ class ParallelTune(Subcommand):
         add("-o", "--overrides", type=str, default="", help="as in parallel-predict")
         add("--predictor", type=str, help="as in parallel-predict")
         add("--predictor-args", type=str, default="", help="as in parallel-predict")
+        improve_help(subparser, "model.tar.gz input.jsonl\n--budget 120 --output pool.jsonnet")
         subparser.set_defaults(func=_tune)
         return subparser
 

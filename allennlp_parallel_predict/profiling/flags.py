@@ -18,7 +18,7 @@ from allennlp_parallel_predict.settings import Settings
 _NO_FILE = ""
 
 
-def add_profile_flags(parser: argparse.ArgumentParser) -> None:
+def add_profile_flags(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--profile",
         type=_json_file,
