@@ -13,6 +13,7 @@ from allennlp.common.params import parse_overrides, with_overrides
 
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.messages import OnError
+from allennlp_parallel_predict.common.suggestions import did_you_mean
 from allennlp_parallel_predict.data.batching import Batching
 from allennlp_parallel_predict.executors import Executor
 
@@ -137,9 +138,15 @@ def build_settings(values: Dict[str, Any]) -> Settings:
     `SettingsError`
         If a key does not exist or a value is of the wrong type or out of range.
     """
-    _check_keys("", values, Settings)
-    for key, registrable in (("executor", Executor), ("batching", Batching)):
-        _check_section(key, values[key], registrable)
+    sections = {
+        key: _section_class(key, values[key], registrable)
+        for key, registrable in (("executor", Executor), ("batching", Batching))
+    }
+    known = _keys(Settings)
+    known += [f"{key}.{name}" for key, owner in sections.items() for name in _keys(owner)]
+    _check_keys("", values, Settings, known)
+    for key, owner in sections.items():
+        _check_keys(f"{key}.", values[key], owner, known)
     try:
         return Settings.from_params(Params(json.loads(json.dumps(values))))
     except SettingsError:
@@ -156,35 +163,39 @@ def _with_sections(values: Any) -> Dict[str, Any]:
     return {**values, **sections}
 
 
-def _check_section(section: str, values: Any, registrable: Type[Registrable]) -> None:
+def _section_class(section: str, values: Any, registrable: Type[Registrable]) -> Type[Any]:
     if not isinstance(values, dict):
         raise SettingsError(f"{section} must be an object, but it is {json.dumps(values)}")
     available = registrable.list_available()
-    type_name = values.get("type", registrable.default_implementation)
+    name = str(values.get("type", registrable.default_implementation))
     try:
-        subclass, _ = registrable.resolve_class_name(str(type_name))
+        return registrable.resolve_class_name(name)[0]
     except ConfigurationError as error:
         raise SettingsError(
-            f"{section}.type {type_name!r} does not exist; it can be {', '.join(available)}"
+            f"{section}.type {name!r} does not exist{did_you_mean(name, available)} "
+            f"It can be {', '.join(available)}"
         ) from error
-    _check_keys(section, values, subclass)
 
 
-def _check_keys(section: str, values: Dict[str, Any], owner: Type) -> None:
+def _check_keys(prefix: str, values: Dict[str, Any], owner: Type[Any], known: List[str]) -> None:
+    """`known` has the dotted keys of all sections, of which one may have been meant."""
     parameters = inspect.signature(owner.__init__).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
-    known = [name for name in parameters if name != "self"]
-    prefix = f"{section}." if section else ""
     for key, value in values.items():
-        if key == "type" and section:
+        if key == "type" and prefix:
             continue
-        if key not in known:
+        if key not in parameters:
+            own = [f"{prefix}{name}" for name in _keys(owner)]
             raise SettingsError(
-                f"{prefix}{key} is not a setting; there {'are' if len(known) > 1 else 'is'} "
-                + ", ".join(f"{prefix}{name}" for name in known)
+                f"{prefix}{key} is not a setting{did_you_mean(prefix + key, known)} "
+                f"{'These exist' if len(own) > 1 else 'This exists'}: {', '.join(own)}"
             )
         _check_type(f"{prefix}{key}", value, parameters[key].annotation)
+
+
+def _keys(owner: Type[Any]) -> List[str]:
+    return list(inspect.signature(owner.__init__).parameters)[1:]
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}

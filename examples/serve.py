@@ -187,7 +187,7 @@ def main() -> None:
         args.archive,
         args.predictor,
         num_workers=args.num_workers,
-        batch_timeout=args.timeout,  # a worker that hangs is replaced
+        settings={"executor.batch_timeout": args.timeout},  # a worker that hangs is replaced
         max_batch_size=args.max_batch_size,
         max_queue_delay=args.max_latency,
         max_waiting=args.max_waiting,

@@ -142,3 +142,43 @@ def test_users_can_register_their_own():
     assert isinstance(settings.batching, Pairs) and settings.batching.odd
     with pytest.raises(SettingsError, match="batching.even"):
         build(json.dumps({"batching": {"type": "settings-test-pairs", "even": True}}))
+
+
+def test_what_is_built_knows_its_settings():
+    from allennlp_parallel_predict import Batching, InOrderBatching
+
+    assert BucketBatching(window=64).settings() == {
+        "type": "bucket",
+        "batch_size": 32,
+        "window": 64,
+        "length": "characters",
+    }
+    executor = build('{"executor.num_workers": 3}').executor
+    given = ProcessPoolExecutor(3).settings()
+    assert executor.settings() == given and given["num_workers"] == 3 and given["pin_cpus"]
+
+    @Batching.register("settings-test-odd")
+    class Odd(InOrderBatching):
+        def __init__(self, odd: bool = False) -> None:
+            super().__init__(batch_size=2)
+
+    assert Odd(odd=True).settings() == {"type": "settings-test-odd", "odd": True}
+
+
+@pytest.mark.parametrize(
+    "overrides, nearest",
+    [
+        ('{"executor.num_worker": 2}', "did you mean executor.num_workers?"),
+        ('{"executor.workers": 2}', "did you mean executor.num_workers?"),
+        ('{"batch_size": 2}', "did you mean batching.batch_size?"),
+        ('{"executor.batch_size": 2}', "did you mean batching.batch_size?"),
+        ('{"on_eror": "skip"}', "did you mean on_error?"),
+        ('{"batching.type": "buckets"}', "did you mean bucket?"),
+        ('{"executor": "proces_pool"}', "did you mean process_pool?"),
+        ('{"speed": 2}', "speed is not a setting. These exist: executor, batching"),
+    ],
+)
+def test_the_nearest_key_is_suggested(overrides, nearest):
+    with pytest.raises(SettingsError) as caught:
+        build(overrides)
+    assert nearest in str(caught.value)

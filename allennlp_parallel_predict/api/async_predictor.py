@@ -1,35 +1,29 @@
 """`AsyncPredictor`: a predictor for asyncio, which never keeps the event loop waiting."""
 
 import asyncio
+import contextlib
 import itertools
-import weakref
+from concurrent.futures import Future
 from types import TracebackType
 from typing import (
     Any,
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
-    Callable,
     Iterable,
     List,
     Optional,
-    Set,
     Type,
     TypeVar,
     Union,
 )
 
-from allennlp.predictors import Predictor
-
 from allennlp_parallel_predict.api.async_iteration import iterate_in_thread, yield_to_loop
-from allennlp_parallel_predict.api.base import BasePredictor
-from allennlp_parallel_predict.api.dispatcher import Dispatcher
-from allennlp_parallel_predict.api.predictor import JsonDict, only_output, treat_errors
+from allennlp_parallel_predict.api.base import BasePredictor, JsonDict
 from allennlp_parallel_predict.api.request_queue import Request
+from allennlp_parallel_predict.api.stream import Stream, only_output, treat_errors
 from allennlp_parallel_predict.common.errors import QueueFull, SettingsError
-from allennlp_parallel_predict.common.messages import BatchKind
+from allennlp_parallel_predict.common.messages import Batch, BatchKind
 from allennlp_parallel_predict.common.serialization import dumps
-from allennlp_parallel_predict.settings import Settings
 
 A = TypeVar("A", bound="AsyncPredictor")
 
@@ -44,20 +38,8 @@ class AsyncPredictor(BasePredictor):
 
     # Parameters
 
-    load : `Callable[[], Predictor]`
-        Loads the predictor; called in another thread.
-    settings : `Settings`
-        The settings of the pool.
-    max_batch_size : `int`, optional (default = `32`)
-        The number of single calls that are predicted together. Together they are predicted by
-        `predict_batch_json`, which may differ from `predict_json` in the last digits of floats (and
-        so the workers need not be `exact` either); with 1, every call is predicted alone, and every
-        batch as by a `Predictor` to the last bit.
-    max_queue_delay : `float`, optional (default = `0.005`)
-        The seconds that a call waits for others to join it while there is an idle worker.
-    max_waiting : `int`, optional (default = `None`)
-        The number of inputs that may wait for a worker; a call beyond it raises `QueueFull`, unless
-        none waits. Streams, and the later batches of a call, wait until there is room.
+    load, settings, max_batch_size, max_queue_delay, max_waiting :
+        As for `BasePredictor`.
 
     # Examples
 
@@ -67,26 +49,7 @@ class AsyncPredictor(BasePredictor):
     ```
     """
 
-    def __init__(
-        self,
-        load: Callable[[], Predictor],
-        settings: Settings,
-        *,
-        max_batch_size: int = 32,
-        max_queue_delay: float = 0.005,
-        max_waiting: Optional[int] = None,
-    ) -> None:
-        for name, value in (("max_batch_size", max_batch_size), ("max_waiting", max_waiting)):
-            if value is not None and value < 1:
-                raise SettingsError(f"{name} must be at least 1, but it is {value}")
-        if max_queue_delay < 0:
-            raise SettingsError(f"max_queue_delay must be at least 0, but it is {max_queue_delay}")
-        self._on_error = settings.on_error
-        self._max_batch_size = max_batch_size
-        self._dispatcher = Dispatcher(
-            settings.executor, load, settings.exact, max_batch_size, max_queue_delay, max_waiting
-        )
-        weakref.finalize(self, self._dispatcher.kill).atexit = False  # the dispatcher sees to that
+    _default_max_batch_size = 32
 
     async def start(self) -> None:
         """
@@ -187,13 +150,30 @@ class AsyncPredictor(BasePredictor):
         """
         on_error = self._checked(on_error)
         await self.start()
-        window = 2 * self._max_batch_size * self._dispatcher.executor.num_workers
-        stream = _Stream(self._dispatcher, inputs, window, ordered)
+        loop = asyncio.get_running_loop()
+        done: "asyncio.Queue[Optional[Future[List[Any]]]]" = asyncio.Queue()
+        room = asyncio.Event()
+
+        def on_done(future: "Future[List[Any]]") -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(done.put_nowait, future)
+
+        most = 2 * self._max_batch_size * self._dispatcher.executor.num_workers
+        stream = Stream(self._dispatcher, on_done, most, most, ordered, merge=True)
+        feeder = asyncio.ensure_future(_feed(stream, inputs, room))
+        feeder.add_done_callback(lambda _: done.put_nowait(None))
         try:
-            async for outputs in stream:
-                for output in treat_errors(outputs, on_error):
-                    yield output
+            while not feeder.done() or stream.in_flight:
+                future = await done.get()
+                ready = [] if future is None else list(stream.finish(future))
+                room.set()
+                for outputs in ready:
+                    for output in treat_errors(outputs, on_error):
+                        yield output
+            feeder.result()  # raises what the inputs raised
         finally:
+            if not feeder.cancel() and not feeder.cancelled():
+                feeder.exception()  # nobody will ask for it any more
             stream.cancel()
 
     async def close(self) -> None:
@@ -220,67 +200,20 @@ class AsyncPredictor(BasePredictor):
         await self.close()
 
     async def _result(self, request: Request, timeout: Optional[float] = None) -> List[Any]:
-        # Cancelling what waits for the future cancels the future, if no worker has the request yet.
-        return await asyncio.wait_for(
-            asyncio.wrap_future(self._dispatcher.submit(request)), timeout
-        )
-
-
-class _Stream:
-    """
-    Feeds inputs to the dispatcher from a task, as long as there is room, and gives their outputs.
-
-    # Parameters
-
-    dispatcher : `Dispatcher`
-        What gets the inputs.
-    inputs : `Union[Iterable[JsonDict], AsyncIterable[JsonDict]]`
-        The inputs.
-    window : `int`
-        The number of inputs whose outputs have not been taken.
-    ordered : `bool`
-        Whether outputs come in the order of the inputs.
-    """
-
-    def __init__(self, dispatcher: Dispatcher, inputs: Any, window: int, ordered: bool) -> None:
-        self._dispatcher = dispatcher
-        self._inputs = inputs if hasattr(inputs, "__aiter__") else iterate_in_thread(inputs)
-        self._ordered = ordered
-        self._room = asyncio.Semaphore(window)
-        # In the order in which they are to be given; `None` comes after the last was submitted.
-        self._futures: "asyncio.Queue[Optional[asyncio.Future[List[Any]]]]" = asyncio.Queue()
-        self._outstanding: "Set[asyncio.Future[List[Any]]]" = set()
-        self._feeder = asyncio.ensure_future(self._feed())
-
-    async def _feed(self) -> None:
+        future = self._dispatcher.submit(request)
         try:
-            async for value in yield_to_loop(self._inputs):
-                await self._room.acquire()
-                request = Request(BatchKind.JSON, [dumps(value)], merge=True, is_limited=False)
-                future = asyncio.wrap_future(self._dispatcher.submit(request))
-                self._outstanding.add(future)
-                if self._ordered:
-                    self._futures.put_nowait(future)
-                else:
-                    future.add_done_callback(self._futures.put_nowait)
+            return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
         finally:
-            self._futures.put_nowait(None)
+            self._dispatcher.abandon(request)
 
-    async def __aiter__(self) -> AsyncIterator[List[Any]]:
-        is_fed = False
-        while not is_fed or self._outstanding:
-            future = await self._futures.get()
-            if future is None:
-                is_fed = True
-                continue
-            outputs = await future
-            self._outstanding.discard(future)
-            self._room.release()
-            yield outputs
-        await self._feeder  # raises what the inputs raised
 
-    def cancel(self) -> None:
-        if not self._feeder.cancel() and not self._feeder.cancelled():
-            self._feeder.exception()  # nobody will ask for it any more
-        for future in self._outstanding:
-            future.cancel()
+async def _feed(stream: Stream, inputs: Any, room: asyncio.Event) -> None:
+    """Submits inputs as long as there are any, whenever there is room."""
+    source = inputs if hasattr(inputs, "__aiter__") else iterate_in_thread(inputs)
+    number = 0
+    async for value in yield_to_loop(source):
+        while not stream.has_room():
+            room.clear()
+            await room.wait()
+        stream.submit(Batch(number, BatchKind.JSON, [dumps(value)], (number,), (number + 1,)))
+        number += 1

@@ -7,11 +7,13 @@ One thread that drives an executor for callers in any other thread.
                 └─ a byte ends `collect` ───────┘
 
 The thread starts the workers and lives as long as they do, which matters: the kernel ends a worker
-with the thread that started it. It refers to the dispatcher only, so a predictor that nobody uses
-any more is garbage-collected, and tells the dispatcher to end.
+with the thread that started it. The thread refers to the dispatcher only, so a predictor that
+nobody uses any more is garbage-collected, and tells the dispatcher to end.
 """
 
 import atexit
+import enum
+import logging
 import os
 import pickle
 import socket
@@ -21,26 +23,56 @@ import time
 import weakref
 from collections import deque
 from concurrent.futures import Future
-from typing import Any, Callable, Counter, Deque, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Counter, Deque, Dict, List, NamedTuple, Optional, Tuple
 
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.api.request_queue import DynamicBatcher, Request
+from allennlp_parallel_predict.api.request_queue import DynamicBatcher, Request, resolve
 from allennlp_parallel_predict.common.errors import PredictorClosed, QueueFull, WorkerDied
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, OnError, WorkerOptions
+from allennlp_parallel_predict.common.metrics import Histogram, Metrics
 from allennlp_parallel_predict.executors import Executor
+
+logger = logging.getLogger(__name__)
 
 _RECENT = 1000
 """The calls over which latencies are counted."""
 _PATIENCE = 5.0
 """Seconds that the interpreter's exit waits for the workers' end."""
+_MAX_STARTS = 5
+"""
+Starts of a pool whose workers then die without finishing a batch, and pools that one request may
+have been in. Workers are also killed from outside, which is no reason to give either up at once.
+"""
+
+
+class State(enum.IntEnum):
+    """What a dispatcher does with requests; it only ever rises."""
+
+    OPEN = 0
+    CLOSING = 1
+    """It finishes those that it has, and takes no more."""
+    KILLED = 2
+    """It gives up those that it has."""
+    ENDED = 3
+    """Its workers have ended."""
 
 
 class Statistics(NamedTuple):
-    """What a predictor has done so far, and what it is doing."""
+    """
+    The counts and times of a predictor so far.
+
+    # Examples
+
+    ```python
+    predictor.statistics().waiting  # the inputs that no worker has yet
+    ```
+    """
 
     workers: int
+    """Workers that are alive."""
     restarts: int
+    """Workers that were replaced because they died or were too slow."""
     waiting: int
     """Inputs that no worker has yet."""
     in_work: int
@@ -53,6 +85,19 @@ class Statistics(NamedTuple):
     """How many batches of each size there were."""
     latencies: Dict[str, float]
     """Seconds from a call to its result, of the last 1000 calls: `"p50"`, `"p95"`, `"p99"`."""
+    batch_seconds: Histogram
+    """Seconds from the submission of a batch to its result."""
+
+    def metrics(self) -> Metrics:
+        """The values under the names that `/metrics` has for them."""
+        return Metrics(
+            self.inputs,
+            self.failures,
+            self.restarts,
+            self.workers,
+            self.waiting,
+            self.batch_seconds,
+        )
 
 
 class Dispatcher:
@@ -77,6 +122,7 @@ class Dispatcher:
         self,
         executor: Executor,
         load: Callable[[], Predictor],
+        *,
         exact: bool = True,
         max_batch_size: int = 1,
         max_queue_delay: float = 0.0,
@@ -84,29 +130,33 @@ class Dispatcher:
     ) -> None:
         self.executor = executor
         self.started: "Future[None]" = _result_only()
-        """Done when the workers are started, or with what went wrong."""
+        """Done when the workers are started, or with the error that prevented it."""
         self.ended: "Future[None]" = _result_only()
         """Done when there are no more workers."""
         self._load = load
         self._exact = exact and max_batch_size == 1
         self._max_waiting = max_waiting
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # The garbage collector may call `kill` in a thread that has the lock.
+        self._lock = threading.RLock()
         # Of all threads, with the lock:
+        self._state = State.OPEN
         self._inbox: Deque[Request] = deque()
+        self._abandoned: List[Request] = []
         self._waiting_inputs = 0
-        self._end_reason: Optional[BaseException] = None
+        self._end_reason: BaseException = PredictorClosed("this predictor is closed")
         # Of the dispatcher's thread:
         self._queue = DynamicBatcher(max_batch_size, max_queue_delay)
         self._in_work: Dict[int, List[Request]] = {}
+        self._finished: Deque[Tuple[BatchResult, List[Request]]] = deque()
         self._next_number = 0
-        self._finished_since_start = 0
+        self._starts = 0
         self._restarts_before = 0
         self._inputs = self._failures = 0
         self._batch_sizes: Counter[int] = Counter()
         self._latencies: Deque[float] = deque(maxlen=_RECENT)
-        # Without the lock, as the garbage collector may call `kill` at any moment:
-        self._is_closing = self._is_killed = self._is_woken = False
+        self._batch_seconds = Histogram()
+        self._is_woken = False
         self._wakeup_sender, self._wakeup_receiver = socket.socketpair()
         self._wakeup_sender.setblocking(False)
         self._wakeup_receiver.setblocking(False)
@@ -115,7 +165,7 @@ class Dispatcher:
         _alive.add(self)
         self._thread.start()
 
-    # What any thread may call.
+    # Methods for any thread.
 
     def submit(self, request: Request) -> "Future[List[Any]]":
         """
@@ -130,8 +180,8 @@ class Dispatcher:
             raise PredictorClosed("this predictor belongs to the process that forked this one")
         count = len(request.values)
         with self._lock:
-            if self._end_reason is not None or self._is_closing or self._is_killed:
-                raise PredictorClosed(f"{self._end_reason or _CLOSED}") from self._end_reason
+            if self._state > State.OPEN:
+                raise PredictorClosed(str(self._end_reason)) from self._end_reason
             if request.is_limited and self._is_full(count):
                 raise QueueFull(f"{self._waiting_inputs} inputs wait for a worker already")
             self._waiting_inputs += count
@@ -151,18 +201,27 @@ class Dispatcher:
                 self._waiting_inputs -= len(request.values)
             request.values = []
 
+    def abandon(self, request: Request) -> None:
+        """Nobody waits for the result any more: no worker gets the request from here on."""
+        if not request.future.done() and not request.future.cancel():
+            with self._lock:
+                self._abandoned.append(request)
+            self._wake()
+
     def close(self) -> None:
         """Lets the thread finish everything that was submitted, and end. Does not wait for it."""
         if os.getpid() != self._pid:  # the thread and the workers are those of the parent
-            if not self.ended.done():
-                self.ended.set_result(None)
-            return
-        self._is_closing = True
-        self._wake()
+            resolve(self.ended)
+        else:
+            self._advance(State.CLOSING)
 
     def kill(self) -> None:
         """Lets the thread end at once. Does not wait for it."""
-        self._is_killed = True
+        self._advance(State.KILLED)
+
+    def _advance(self, state: State) -> None:
+        with self._lock:
+            self._state = max(self._state, state)
         self._wake()
 
     def statistics(self) -> Statistics:
@@ -180,6 +239,7 @@ class Dispatcher:
             self._failures,
             dict(self._batch_sizes),
             at,
+            self._batch_seconds,
         )
 
     def _wake(self) -> None:
@@ -188,22 +248,22 @@ class Dispatcher:
             try:
                 self._wakeup_sender.send(b"!")
             except OSError:
-                pass  # it has more than enough bells to wake up by, or has ended
+                pass  # the thread has more than enough bytes to wake up by, or has ended
 
-    # What only the dispatcher's thread does.
+    # Methods of the dispatcher's thread.
 
     def _run(self) -> None:
-        reason: BaseException = PredictorClosed(_CLOSED)
+        reason = self._end_reason
         try:
             with self.executor.preparing():
                 self._predictor = self._load()
                 del self._load
                 self._start()
-            self.started.set_result(None)
+            resolve(self.started)
             self._serve()
-            if not self._is_killed:
+            if self._state is State.CLOSING:
                 self.executor.close()
-        except BaseException as error:
+        except BaseException as error:  # also `SystemExit`, from wherever: callers are told
             reason = error
         try:
             self.executor.kill()
@@ -212,54 +272,57 @@ class Dispatcher:
 
     def _start(self) -> None:
         self.executor.preserve_order = False
-        # Calls shall wait here, where they are gathered into batches and can be cancelled.
+        # Requests wait here, where they are gathered into batches and can be cancelled.
         self.executor.hold_back_last = False
         options = WorkerOptions(OnError.SKIP, exact=self._exact)
         self.executor.start(self._predictor, options)
-        self._finished_since_start = 0
 
     def _serve(self) -> None:
-        while not self._is_killed:
+        while self._state < State.KILLED:
             timeout = self._fill()
-            if self._is_closing and not (self._in_work or self._queue or self._inbox):
+            if self._state is State.CLOSING and not (self._in_work or self._queue or self._inbox):
                 return
             try:
                 results = self.executor.collect(timeout, wake=[self._wakeup_receiver.fileno()])
             except WorkerDied as error:
                 self._start_over(error)
                 continue
-            finished = [(result, self._in_work.pop(result.number)) for result in results]
-            # The workers shall not wait until the results are unpacked.
+            for result in results:
+                self._finished.append((result, self._in_work.pop(result.number)))
+            # Workers get their next batches before the results are unpacked, which may take long.
             self._fill()
-            for result, requests in finished:
-                try:
-                    self._finish(result, requests)
-                except Exception as error:  # such as that of a stdout that takes no more
-                    for request in requests:
-                        if not request.future.done():
-                            request.future.set_exception(error)
+            while self._finished:
+                self._finish(*self._finished[0])
+                self._finished.popleft()
 
     def _start_over(self, error: WorkerDied) -> None:
-        """Workers that could work have died too often: those who wait are told, others are not."""
-        if not self._finished_since_start:
+        """Workers died one after the other: others try again, unless the model cannot work."""
+        self._starts += 1
+        if not self._inputs or self._starts >= _MAX_STARTS:
             raise error
         self._restarts_before += self.executor.counts().restarts + 1
         self.executor.kill()
-        for requests in self._in_work.values():
+        for requests in reversed(list(self._in_work.values())):
+            again = [r for r in requests if r.tries < _MAX_STARTS and not r.is_abandoned]
             for request in requests:
-                request.future.set_exception(error)
+                if request not in again:
+                    request.finish(error=error)
+            self._queue.put_back(again)
+            with self._lock:
+                self._waiting_inputs += sum(len(request.values) for request in again)
         self._in_work.clear()
         self._start()
 
     def _fill(self) -> Optional[float]:
         """
-        Submits what can be submitted; returns the time after which there may be more without
-        anything having happened.
+        Submits batches as long as there is room; returns the seconds after which there may be
+        another although nothing has happened.
         """
         self._open_inbox()
         while self.executor.has_room():
             has_idle = len(self._in_work) < self.executor.num_workers
-            requests = self._queue.take(has_idle, in_hurry=self._is_closing)
+            is_closing = self._state is not State.OPEN
+            requests = self._queue.take(has_idle, in_hurry=is_closing)
             if not requests:
                 return self._queue.patience
             self._submit(requests)
@@ -270,68 +333,85 @@ class Dispatcher:
             self._wakeup_receiver.recv(64)
         except BlockingIOError:
             pass
-        # Only now: who rings from here on rings for what is not seen below.
+        # Only now: a request that comes from here on wakes the thread again.
         self._is_woken = False
         while self._inbox:
             self._queue.add(self._inbox.popleft())
+        with self._lock:
+            abandoned, self._abandoned = self._abandoned, []
+        for request in abandoned:
+            request.is_abandoned = True
+            if request.batch_number in self._in_work:
+                offsets = range(request.offset, request.offset + len(request.values))
+                self.executor.abandon(request.batch_number, offsets)
 
     def _submit(self, requests: List[Request]) -> None:
-        requests = [
-            request for request in requests if request.future.set_running_or_notify_cancel()
-        ]
+        requests = [request for request in requests if request.start()]
         if not requests:
             return
-        values = [value for request in requests for value in request.values]
+        number, self._next_number = self._next_number, self._next_number + 1
+        values: List[bytes] = []
+        now = time.monotonic()
+        for request in requests:
+            request.batch_number, request.offset = number, len(values)
+            request.submitted_at = now
+            values += request.values
         with self._lock:
             self._waiting_inputs -= len(values)
         lines = requests[0].line_numbers if len(requests) == 1 else range(1, len(values) + 1)
-        number, self._next_number = self._next_number, self._next_number + 1
         self._in_work[number] = requests
         self.executor.submit(Batch(number, requests[0].kind, values, range(len(values)), lines))
 
     def _finish(self, result: BatchResult, requests: List[Request]) -> None:
+        try:
+            self._count(result, requests)
+            if result.printed:
+                sys.stdout.write("".join(result.printed.values()))
+            for request in requests:
+                request.finish(_outputs(result, request))
+                self._latencies.append(time.monotonic() - request.since)
+        except BaseException as error:  # such as that of a stdout that takes no more
+            for request in requests:
+                request.finish(error=error)
+
+    def _count(self, result: BatchResult, requests: List[Request]) -> None:
         size = sum(len(request.values) for request in requests)
-        if result.printed:
-            sys.stdout.write("".join(result.printed.values()))
-        failures = {failure.offset: failure.error for failure in result.failures}
-        if result.fatal is not None:
-            failures = {offset: result.fatal.error for offset in range(size)}
-        self._finished_since_start += 1
+        self._starts = 0
         self._inputs += size
-        self._failures += len(failures)
+        self._failures += size if result.fatal is not None else len(result.failures)
         self._batch_sizes[size] += 1
-        offset = 0
-        for request in requests:
-            outputs: List[Any] = []
-            for number in request.line_numbers:
-                if offset in failures:
-                    outputs.append(failures[offset].rebuild(f"In a worker, at input {number}:"))
-                elif offset < len(result.outputs):
-                    # One by one, because nothing else can run in this process meanwhile.
-                    outputs.append(_loaded(result.outputs[offset]))
-                offset += 1
-            self._latencies.append(time.monotonic() - request.since)
-            request.future.set_result(outputs)
+        self._batch_seconds.observe(time.monotonic() - requests[0].submitted_at)
 
     def _end(self, reason: BaseException) -> None:
         """Tells everybody who waits that there will be nothing more."""
         with self._lock:
-            self._end_reason = reason
-        self._open_inbox()
-        waiting = [j for j in self._queue.take_all() if j.future.set_running_or_notify_cancel()]
-        for request in [
-            request for requests in self._in_work.values() for request in requests
-        ] + waiting:
-            request.future.set_exception(reason)
-        if not self.started.done():
-            self.started.set_exception(reason)
+            self._state, self._end_reason = State.ENDED, reason
+        left = [request for requests in self._in_work.values() for request in requests]
+        left += [request for _, requests in self._finished for request in requests]
+        left += [request for request in [*self._queue.take_all(), *self._inbox] if request.start()]
+        for request in left:
+            request.finish(error=reason)
+        resolve(self.started, error=reason)
         self._wakeup_sender.close()
         self._wakeup_receiver.close()
         _alive.discard(self)
-        self.ended.set_result(None)
+        resolve(self.ended)
 
 
-_CLOSED = "this predictor is closed"
+def _outputs(result: BatchResult, request: Request) -> List[Any]:
+    """The request's part of the result; an exception takes the place of a missing output."""
+    failures = {failure.offset: failure.error for failure in result.failures}
+    outputs: List[Any] = []
+    for offset, number in enumerate(request.line_numbers, request.offset):
+        failure = failures.get(offset) if result.fatal is None else result.fatal.error
+        if failure is not None:
+            outputs.append(failure.rebuild(f"In a worker, at input {number}:"))
+        elif offset < len(result.outputs):
+            # One by one, because nothing else can run in this process meanwhile.
+            outputs.append(_loaded(result.outputs[offset]))
+    return outputs
+
+
 _alive: "weakref.WeakSet[Dispatcher]" = weakref.WeakSet()
 
 
@@ -354,5 +434,5 @@ def _result_only() -> "Future[None]":
 def _loaded(pickled: Any) -> Any:
     try:
         return pickle.loads(pickled)
-    except Exception as error:
+    except BaseException as error:  # whatever an output's own code raises
         return error

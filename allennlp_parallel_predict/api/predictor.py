@@ -1,44 +1,30 @@
 """`ParallelPredictor`: AllenNLP's `Predictor`, with worker processes behind it."""
 
-import weakref
 from concurrent.futures import Future
 from queue import SimpleQueue
 from types import TracebackType
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Generator,
-    Iterable,
-    Iterator,
-    List,
-    Optional,
-    Tuple,
-    Type,
-    TypeVar,
-)
+from typing import Any, Generator, Iterable, Iterator, List, Optional, Type, TypeVar
 
 from allennlp.data import Instance
-from allennlp.predictors import Predictor
+from overrides import overrides
 
-from allennlp_parallel_predict.api.base import BasePredictor
-from allennlp_parallel_predict.api.dispatcher import Dispatcher
+from allennlp_parallel_predict.api.base import BasePredictor, JsonDict
 from allennlp_parallel_predict.api.request_queue import Request
-from allennlp_parallel_predict.common.errors import PredictionError
-from allennlp_parallel_predict.common.messages import Batch, BatchKind, BatchResult, OnError
+from allennlp_parallel_predict.api.stream import (
+    Stream,
+    only_output,
+    pickled_batches,
+    treat_errors,
+)
+from allennlp_parallel_predict.common.messages import Batch, BatchKind, OnError
 from allennlp_parallel_predict.common.serialization import dumps
-from allennlp_parallel_predict.data.batching import Batching, InOrderBatching
-from allennlp_parallel_predict.data.inputs import Input
-from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch, ReorderBuffer
-from allennlp_parallel_predict.executors.inflight_window import InflightWindow
-from allennlp_parallel_predict.settings import Settings
+from allennlp_parallel_predict.data.batching import InOrderBatching
 
 _IN_FLIGHT = 3
-"""Batches a worker that a stream has in work: computed, in a worker's hand, and ready for it."""
-_RUN_AHEAD = 16
-"""Batches a worker that may be finished before a slow one that comes before them."""
+"""Batches per worker that a stream has submitted: one is computed, one queued, one on its way."""
+_MAX_AHEAD = 16
+"""Batches per worker between the oldest unfinished one and the newest."""
 
-JsonDict = Dict[str, Any]
 P = TypeVar("P", bound="ParallelPredictor")
 
 
@@ -52,11 +38,14 @@ class ParallelPredictor(BasePredictor):
 
     # Parameters
 
-    load : `Callable[[], Predictor]`
-        Loads the predictor; called in another thread.
-    settings : `Settings`
-        The settings of the pool. `batching` is what `predict_stream` does by default, and
-        `on_error` what is done about inputs that fail.
+    load, settings, max_batch_size, max_queue_delay, max_waiting :
+        As for `BasePredictor`. The `batching` of the settings is the default of `predict_stream`,
+        and `on_error` that of all methods for several inputs.
+
+    # Raises
+
+    `Exception`
+        The one that loading the archive raises.
 
     # Examples
 
@@ -67,11 +56,8 @@ class ParallelPredictor(BasePredictor):
     ```
     """
 
-    def __init__(self, load: Callable[[], Predictor], settings: Settings) -> None:
-        self._batching = settings.batching
-        self._on_error = settings.on_error
-        self._dispatcher = Dispatcher(settings.executor, load, settings.exact)
-        weakref.finalize(self, self._dispatcher.kill).atexit = False  # the dispatcher sees to that
+    @overrides
+    def _opened(self) -> None:
         try:
             self._dispatcher.started.result()
         except BaseException:
@@ -181,8 +167,8 @@ class ParallelPredictor(BasePredictor):
         future = self._dispatcher.submit(request)
         try:
             return future.result()
-        except BaseException:
-            future.cancel()  # Ctrl-C
+        except BaseException:  # Ctrl-C
+            self._dispatcher.abandon(request)
             raise
 
     def _predict_batch(
@@ -209,118 +195,48 @@ class ParallelPredictor(BasePredictor):
         on_error: OnError,
     ) -> Generator[JsonDict, None, None]:
         batching = self._batching if batch_size is None else InOrderBatching(batch_size)
-        stream = _Stream(self._dispatcher, _pickled_batches(inputs, batching, kind))
-        order = ReorderBuffer()
+        workers = self._dispatcher.executor.num_workers
+        done: "SimpleQueue[Future[List[Any]]]" = SimpleQueue()
+        stream = Stream(
+            self._dispatcher, done.put, _IN_FLIGHT * workers, _MAX_AHEAD * workers, ordered
+        )
+        source = _Source(stream, pickled_batches(inputs, batching, kind))
         try:
-            for batch, outputs in stream:
-                run = CompletedBatch(batch, BatchResult(batch.number, outputs))
-                for ready in order.add(run) if ordered else (run,):
-                    yield from treat_errors(ready.result.outputs, on_error)
+            while True:
+                # Reading the next inputs may take long: what is finished does not wait for that.
+                while done.empty() and source.submit_one():
+                    pass
+                if not stream.in_flight:
+                    break
+                for outputs in stream.finish(done.get()):
+                    yield from treat_errors(outputs, on_error)
                     # One for one, so that the workers have work however slow the caller is.
-                    stream.submit_one()
+                    source.submit_one()
         finally:
             stream.cancel()
+        if source.error is not None:
+            raise source.error
 
 
-def _pickled_batches(inputs: Iterable[Any], batching: Batching, kind: BatchKind) -> Iterator[Batch]:
-    """Batches of inputs as they were when they were read: the caller may use an object again."""
-    pickled: Dict[int, bytes] = {}
+class _Source:
+    """The batches of a stream, and the error that ends them."""
 
-    def numbered() -> Iterator[Input]:
-        for position, value in enumerate(inputs):
-            pickled[position] = dumps(value)
-            yield Input(position, position + 1, value)
-
-    for batch in batching.batches(numbered(), kind):
-        if batch is not None:
-            yield batch._replace(values=[pickled.pop(position) for position in batch.positions])
-
-
-class _Stream:
-    """
-    Keeps some batches in work, and gives them with their outputs as they are finished.
-
-    # Parameters
-
-    dispatcher : `Dispatcher`
-        What gets the batches.
-    batches : `Iterator[Batch]`
-        The batches, numbered.
-    """
-
-    def __init__(self, dispatcher: Dispatcher, batches: Iterator[Batch]) -> None:
-        self._dispatcher = dispatcher
-        self._batches = batches
-        self._is_exhausted = False
-        self._source_error: Optional[Exception] = None
-        num_workers = dispatcher.executor.num_workers
-        self._max_in_flight = _IN_FLIGHT * num_workers
-        self._window = InflightWindow(_RUN_AHEAD * num_workers, 1)
-        self._in_flight: Dict["Future[List[Any]]", Batch] = {}
-        self._done: "SimpleQueue[Future[List[Any]]]" = SimpleQueue()
-
-    def __iter__(self) -> Iterator[Tuple[Batch, List[Any]]]:
-        while True:
-            # What is finished is not kept back while the next inputs are read, which may take long.
-            while self._done.empty() and self.submit_one():
-                pass
-            if not self._in_flight:
-                break
-            future = self._done.get()
-            batch = self._in_flight.pop(future)
-            self._window.leave(batch.number, 0)
-            yield batch, future.result()
-        if self._source_error is not None:
-            raise self._source_error
+    def __init__(self, stream: Stream, batches: Iterator[Batch]) -> None:
+        self._stream = stream
+        self._batches: Optional[Iterator[Batch]] = batches
+        self.error: Optional[Exception] = None
 
     def submit_one(self) -> bool:
         """Submits one more batch, if there is one and there may be."""
-        has_room = len(self._in_flight) < self._max_in_flight and self._window.is_open()
-        if self._is_exhausted or not has_room:
+        if self._batches is None or not self._stream.has_room():
             return False
         try:
             batch = next(self._batches, None)
         except Exception as error:
-            # What was read before is predicted and given away first.
-            batch, self._source_error = None, error
+            # The inputs before it are predicted, and their outputs given, first.
+            batch, self.error = None, error
         if batch is None:
-            self._is_exhausted = True
+            self._batches = None
             return False
-        self._window.enter(batch)
-        request = Request(batch.kind, batch.values, ahead=True, line_numbers=batch.line_numbers)
-        future = self._dispatcher.submit(request)
-        self._in_flight[future] = batch
-        future.add_done_callback(self._done.put)
+        self._stream.submit(batch)
         return True
-
-    def cancel(self) -> None:
-        for future in self._in_flight:
-            future.cancel()
-        self._in_flight.clear()
-
-
-def only_output(outputs: List[Any]) -> JsonDict:
-    """
-    The output for a single input.
-
-    # Raises
-
-    `BaseException`
-        The exception that is in its place.
-    """
-    if not outputs:
-        raise PredictionError("the predictor gave no output for this input")
-    if isinstance(outputs[0], BaseException):
-        raise outputs[0]
-    return outputs[0]
-
-
-def treat_errors(outputs: Iterable[Any], on_error: OnError) -> Iterator[Any]:
-    """Raises the exceptions among the outputs, leaves them out, or leaves them in."""
-    for output in outputs:
-        if not isinstance(output, BaseException):
-            yield output
-        elif on_error == OnError.RAISE:
-            raise output
-        elif on_error != OnError.SKIP:
-            yield output

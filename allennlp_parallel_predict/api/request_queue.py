@@ -1,11 +1,14 @@
 """The inputs that wait for a worker, and which of them a worker gets next."""
 
+import logging
 import time
 from collections import deque
 from concurrent.futures import Future
 from typing import Any, Deque, List, Optional, Sequence
 
 from allennlp_parallel_predict.common.messages import BatchKind
+
+logger = logging.getLogger(__name__)
 
 
 class Request:
@@ -21,8 +24,8 @@ class Request:
     merge : `bool`, optional (default = `False`)
         Whether a worker may get these inputs in one batch with those of other requests.
     ahead : `bool`, optional (default = `False`)
-        Whether a worker may have it in hand while it computes something else, which spares the
-        worker a wait, but is a gamble if the other thing takes long.
+        Whether a worker may get it while it still computes another batch. That spares the worker a
+        wait, but this request waits long if the other batch takes long.
     is_limited : `bool`, optional (default = `True`)
         Whether it is refused if too many inputs wait. The parts of what has been let in are not.
     line_numbers : `Sequence[int]`, optional (default = `None`)
@@ -44,16 +47,30 @@ class Request:
         self.ahead = ahead
         self.is_limited = is_limited
         self.line_numbers = line_numbers or range(1, len(values) + 1)
+        self.batch_number: Optional[int] = None
+        """The batch that has it, if a worker was given one."""
+        self.offset = 0
+        """The place of its first input in that batch."""
+        self.submitted_at = 0.0
+        self.tries = 0
+        self.is_abandoned = False
         self.since = time.monotonic()
         self.future: "Future[List[Any]]" = Future()
         """The outputs in order, with an exception in the place of each that failed."""
 
+    def start(self) -> bool:
+        """Whether it is wanted; from here on its future cannot be cancelled."""
+        self.tries += 1
+        return self.tries > 1 or self.future.set_running_or_notify_cancel()
+
+    def finish(self, outputs: Any = None, error: Optional[BaseException] = None) -> None:
+        resolve(self.future, outputs, error)
+
 
 class DynamicBatcher:
     """
-    Jobs are taken in the order in which they came, so that nobody has to wait for those who came
-    later. A worker gets requests that can be merged when it is idle, so that many can come together
-    while it is not.
+    Gives requests to workers in the order in which they came, so that nobody waits for later ones.
+    A worker gets requests that can be merged when it is idle: many can come together until then.
 
     # Parameters
 
@@ -76,6 +93,11 @@ class DynamicBatcher:
 
     def add(self, request: Request) -> None:
         (self._to_merge if request.merge else self._others).append(request)
+
+    def put_back(self, requests: List[Request]) -> None:
+        """Takes requests again that a worker had: they are first."""
+        for request in reversed(requests):
+            (self._to_merge if request.merge else self._others).appendleft(request)
 
     def take(self, has_idle: bool, in_hurry: bool = False) -> List[Request]:
         """
@@ -114,6 +136,20 @@ class DynamicBatcher:
         self._to_merge.clear()
         self._others.clear()
         return requests
+
+
+def resolve(
+    future: "Future[Any]", result: Any = None, error: Optional[BaseException] = None
+) -> None:
+    """Sets the result or the error. A failure of the future's callbacks is only logged."""
+    try:
+        if not future.done():
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+    except BaseException:
+        logger.exception("a callback of a result has failed")
 
 
 def _first(requests: Deque[Request]) -> Optional[Request]:

@@ -9,14 +9,13 @@ A batch is what a worker predicts at once. Its grouping is visible in the output
 from functools import partial
 from typing import Any, Iterable, Iterator, List, Optional
 
-from allennlp.common import Registrable
-
+from allennlp_parallel_predict.common.configurable import Configurable
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.messages import Batch, BatchKind
 from allennlp_parallel_predict.data.inputs import Block, Input, in_blocks, to_block
 
 
-class Batching(Registrable):
+class Batching(Configurable):
     """
     The base class of the ways to group inputs. Subclasses implement `groups`.
 
@@ -95,8 +94,6 @@ class BucketBatching(Batching):
     """
 
     exact = False
-    # A class's attribute until the first input comes: the instance's are the settings.
-    _padding: Optional["Padding"] = None
 
     def __init__(
         self, batch_size: int = 32, window: int = 2048, length: str = "characters"
@@ -113,6 +110,7 @@ class BucketBatching(Batching):
             )
         self.window = window
         self.length = length
+        self._padding: Optional[Padding] = None
 
     def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
         self._padding = padding = Padding()

@@ -4,9 +4,9 @@ from contextlib import contextmanager
 from typing import Iterator, List, NamedTuple, Optional, Sequence
 
 import torch
-from allennlp.common import Registrable
 from allennlp.predictors import Predictor
 
+from allennlp_parallel_predict.common.configurable import Configurable
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, WorkerOptions
 
 
@@ -17,7 +17,7 @@ class WorkerCounts(NamedTuple):
     restarts: int
 
 
-class Executor(Registrable):
+class Executor(Configurable):
     """
     Runs batches, some at a time, and gives results in the order in which they are finished.
 
@@ -86,6 +86,12 @@ class Executor(Registrable):
     def submit(self, batch: Batch) -> None:
         """Takes a batch. Indices must rise from call to call."""
         raise NotImplementedError
+
+    def abandon(self, number: int, offsets: Sequence[int]) -> None:
+        """
+        Nobody waits for some inputs of a batch any more: if their worker dies, no other has to try
+        them again. The batch's result comes all the same.
+        """
 
     def collect(
         self, timeout: Optional[float] = None, wake: Sequence[int] = ()

@@ -8,7 +8,7 @@ dies, and is settled once.
 import logging
 import sys
 from collections import deque
-from typing import Any, Deque, List, Optional
+from typing import Any, Deque, Dict, List, Optional, Sequence, Set
 
 from allennlp.predictors import Predictor
 from overrides import overrides
@@ -95,6 +95,7 @@ class SupervisedExecutor(Executor):
     def _forget_tasks(self) -> None:
         self._waiting: Deque[Task] = deque()
         self._in_work = 0
+        self._abandoned: Dict[int, Set[int]] = {}
         width = _WINDOW * self.num_workers if self.preserve_order else sys.maxsize
         self._window = InflightWindow(
             width, _MAX_HELD_BYTES if self.preserve_order else sys.maxsize
@@ -176,6 +177,7 @@ class SupervisedExecutor(Executor):
                 "or set executor.allow_stateful_model to true if that does not matter to you"
             )
         self._window.leave(result.number, size)
+        self._abandoned.pop(result.number, None)
         return [result]
 
     def _replace(
@@ -218,14 +220,26 @@ class SupervisedExecutor(Executor):
     def _charge(self, task: Task, error: WorkerError) -> List[BatchResult]:
         """The worker died over this task: tries it again, takes it apart, or gives it up."""
         task.deaths += 1
-        if task.deaths <= self._max_retries:
+        abandoned = self._abandoned.get(task.batch.number, set())
+        if task.deaths <= self._max_retries and not abandoned:
             self._queue(task, first=True)
             return []
         if task.isolation is None and len(task.batch.values) > 1:
-            self._queue(*PoisonIsolation(task.batch).tasks, first=True)
-            return []
-        failure = Failure(0, RemoteError.of(error))
-        return self._settle(task, failed_result(task.batch, failure, self._on_error), 0)
+            tasks = PoisonIsolation(task.batch).tasks
+        else:
+            tasks = [task]
+            abandoned = abandoned | ({task.offset} if task.deaths > self._max_retries else set())
+        self._queue(*(t for t in tasks if t.offset not in abandoned), first=True)
+        results: List[BatchResult] = []
+        for lost in (t for t in tasks if t.offset in abandoned):
+            failure = Failure(0, RemoteError.of(error))
+            results += self._settle(lost, failed_result(lost.batch, failure, self._on_error), 0)
+        return results
+
+    @overrides
+    def abandon(self, number: int, offsets: Sequence[int]) -> None:
+        if number in self._window.batches:
+            self._abandoned.setdefault(number, set()).update(offsets)
 
     def _describe_workers(self, how: str) -> str:
         return f"{self.num_workers} worker{'s' * (self.num_workers > 1)} ({how})"

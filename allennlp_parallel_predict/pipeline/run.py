@@ -171,7 +171,7 @@ class PredictRun:
 
     def _identity(self) -> Dict[str, Any]:
         """What the output depends on, so that a run is only resumed as itself."""
-        args, batching = self._args, self._settings.batching
+        args = self._args
         flags = (
             "predictor",
             "predictor_args",
@@ -190,7 +190,7 @@ class PredictRun:
             "on_error": self._settings.on_error,
             "number of threads per worker": self._settings.executor.threads(),
             "exact": self._settings.is_exact,
-            "batching": {"type": type(batching).__name__, **vars(batching)},
+            "batching": self._settings.batching.settings(),
             **{f"--{flag.replace('_', '-')}": getattr(args, flag, None) for flag in flags},
         }
 

@@ -6,7 +6,6 @@ import numpy
 
 from allennlp_parallel_predict.common.machine import has_slow_mkl, usable_cpus
 from allennlp_parallel_predict.common.stages import PARENT_STAGES, STARTING, WAITING, WORKER_STAGES
-from allennlp_parallel_predict.data.batching import Batching
 from allennlp_parallel_predict.profiling.diagnosis import diagnose
 from allennlp_parallel_predict.profiling.memory import total_memory
 from allennlp_parallel_predict.profiling.recorder import RunProfile, SlowBatch, Timeline
@@ -54,7 +53,7 @@ def build_report(profile: RunProfile, settings: Settings) -> Report:
         "threads_per_worker": max((t.last.threads for t in tracks if t.last), default=0),
         "cpus": executor.cpus or len(usable_cpus()),
         "slow_mkl": settings.is_exact and has_slow_mkl(),
-        "batching": {"type": _type_name(batching), **_plain(vars(batching))},
+        "batching": _plain(batching.settings()),
         "seconds": {
             "wall": profile.parent.end - profile.parent.start,
             "start_up": since - profile.parent.start,
@@ -163,13 +162,6 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _type_name(batching: Batching) -> str:
-    for name in Batching.list_available():
-        if Batching.by_name(name) is type(batching):
-            return name
-    return type(batching).__name__
-
-
 def _plain(values: Dict[str, Any]) -> Dict[str, Any]:
     kinds = (int, float, str, bool, type(None))
-    return {k: v for k, v in values.items() if isinstance(v, kinds) and not k.startswith("_")}
+    return {k: v for k, v in values.items() if isinstance(v, kinds)}

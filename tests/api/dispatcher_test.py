@@ -61,7 +61,7 @@ class TestThreads:
             single = Predictor.from_archive(archive)
             for threads in (1, 2):
                 with ParallelPredictor.from_archive(
-                    archive, num_workers=2, threads_per_worker=threads
+                    archive, num_workers=2, settings={"executor.threads_per_worker": threads}
                 ) as predictor:
                     torch.set_num_threads(threads)
                     # A batch that is large enough for torch to use its threads.
@@ -156,7 +156,10 @@ archive = load_archive(sys.argv[1])
 opened = []
 for method in ("fork", "spawn"):
     predictor = ParallelPredictor.from_archive(
-        archive, "mine", num_workers=1, threads_per_worker=2, start_method=method
+        archive,
+        "mine",
+        num_workers=1,
+        settings={"executor": {"threads_per_worker": 2, "start_method": method}},
     )
     output = predictor.predict_json({"source": method})
     assert output["word"] == method and output["pid"] != os.getpid()

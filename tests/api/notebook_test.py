@@ -27,7 +27,8 @@ await predictor.close()
 """
 PLAIN = """
 from allennlp_parallel_predict import ParallelPredictor
-plain = ParallelPredictor.from_path({archive!r}, num_workers=2, start_method={method!r})
+settings = {{"executor": {{"num_workers": 2, "start_method": {method!r}}}}}
+plain = ParallelPredictor.from_path({archive!r}, settings=settings)
 print(len(list(plain.predict_stream([{{"source": "hello"}}] * 10, batch_size=3))))
 """
 ENDLESS = """

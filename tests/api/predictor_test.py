@@ -6,6 +6,7 @@ import pickle
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from allennlp.models import load_archive
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict import ParallelPredictor
-from allennlp_parallel_predict.api.predictor import _pickled_batches
+from allennlp_parallel_predict.api.stream import pickled_batches
 from allennlp_parallel_predict.common.errors import PredictorClosed, SettingsError, WorkerDied
 from allennlp_parallel_predict.common.messages import BatchKind
 from allennlp_parallel_predict.common.remote_errors import RemoteTraceback
@@ -26,6 +27,20 @@ from tests.support.pools import ARCHIVE, WORDS, faulty, numbers, settings_of
 from tests.support.running import workers
 
 pytestmark = pytest.mark.timeout(90)
+
+
+class Unloadable:
+    """Raises what no `except Exception` catches when it is unpickled."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def __reduce__(self):
+        return _raise, (self.what,)
+
+
+def _raise(what):
+    raise {"exit": SystemExit, "interrupt": KeyboardInterrupt}[what]("while it was loaded")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +74,9 @@ class TestResults:
 
     def test_from_path_takes_what_allennlp_takes_and_settings(self, tmp_path):
         config = tmp_path / "pool.jsonnet"
-        config.write_text('{executor: {max_retries: 3}, on_error: "skip"}')
+        config.write_text(
+            '{executor: {max_retries: 3, threads_per_worker: 1, pin_cpus: false}, on_error: "skip"}'
+        )
         overrides = '{"model.beam_search.beam_size": 1}'
         with ParallelPredictor.from_path(
             ARCHIVE,
@@ -67,8 +84,6 @@ class TestResults:
             num_workers=1,
             overrides=overrides,
             settings=config,
-            threads_per_worker=1,
-            pin_cpus=False,
         ) as predictor:
             expected = Predictor.from_path(ARCHIVE, overrides=overrides).predict_json(WORDS[0])
             assert predictor.predict_json(WORDS[0]) == expected
@@ -89,16 +104,38 @@ class TestResults:
         with pytest.raises(SettingsError, match="executor.num_workers must be at least 1"):
             ParallelPredictor.from_archive(archive, num_workers=0)
         with pytest.raises(SettingsError, match="speed is not a setting"):
-            ParallelPredictor.from_archive(archive, speed=2)
-        with pytest.raises(SettingsError, match="archiv_path is not a setting"):
-            ParallelPredictor.from_params({"archiv_path": "x"})
+            ParallelPredictor.from_archive(archive, settings={"executor.speed": 2})
+        with pytest.raises(SettingsError, match="max_batch_size must be at least 1"):
+            ParallelPredictor.from_archive(archive, max_batch_size=0)
         if not torch.cuda.is_available():
             with pytest.raises(ConfigurationError, match="GPU"):
-                ParallelPredictor.from_archive(archive, cuda_devices=[0])
+                ParallelPredictor.from_archive(archive, settings={"executor.cuda_devices": [0]})
         with pytest.raises(FileNotFoundError):
             ParallelPredictor.from_path("nowhere.tar.gz", num_workers=1, import_plugins=False)
-        with pytest.raises(TypeError, match="num_worker"):
-            ParallelPredictor.from_path(ARCHIVE, num_worker=1, import_plugins=False)
+        for open_it in (ParallelPredictor.from_path, ParallelPredictor.from_archive):
+            with pytest.raises(TypeError, match=r"'num_worker'; did you mean num_workers\?"):
+                open_it("nowhere.tar.gz", num_worker=1)
+
+    @pytest.mark.parametrize(
+        "params, message",
+        [
+            ({"archiv_path": "x"}, "archiv_path is not a setting; did you mean archive_path?"),
+            ({"archive_path": "x", "on_eror": "skip"}, "did you mean on_error?"),
+            ({"archive_path": "x", "executor.num_worker": 2}, "did you mean executor.num_workers?"),
+            ({"archive_path": "x", "max_batchsize": 2}, "did you mean max_batch_size?"),
+            ({"num_workers": 1}, "archive_path is missing"),
+        ],
+    )
+    def test_a_misspelt_key_is_named_before_anything_is_loaded(self, params, message):
+        with pytest.raises(SettingsError) as caught:
+            ParallelPredictor.from_params(params)
+        assert message in str(caught.value)
+
+    def test_calls_of_several_threads_can_be_predicted_together(self):
+        with faulty(num_workers=1, max_batch_size=8) as predictor, ThreadPoolExecutor(8) as threads:
+            inputs = [{"n": n, "do": "sleep", "seconds": 0.02} for n in range(40)]
+            assert numbers(threads.map(predictor.predict_json, inputs)) == list(range(40))
+            assert max(predictor.statistics().batch_sizes) > 1
 
 
 class TestAStream:
@@ -130,7 +167,7 @@ class TestAStream:
         inputs = [{**(few if n % 2 else many), "n": n} for n in range(8)]
         for length, first in (("tokens", [0, 2, 4, 6]), ("characters", [1, 3, 5, 7])):
             batching = BucketBatching(4, 8, length)
-            batches = list(_pickled_batches(inputs, batching, BatchKind.JSON))
+            batches = list(pickled_batches(inputs, batching, BatchKind.JSON))
             assert [list(batch.positions) for batch in batches][0] == first
             assert [pickle.loads(value)["n"] for value in batches[0].values] == first
 
@@ -239,6 +276,20 @@ class TestErrors:
                 with pytest.raises(OSError, match="no space left"):
                     predictor.predict_json({"n": 1})
                 assert predictor.predict_json({"n": 0}) == {"n": 0}
+
+    @pytest.mark.parametrize("what", ["exit", "interrupt"])
+    def test_an_output_that_cannot_be_unpickled_costs_that_call_only(self, what):
+        """Whatever it raises, nobody waits for ever."""
+
+        class Raising(type(predictor_of())):  # type: ignore[misc]
+            def predict_json(self, inputs):
+                return {"n": 0, "bad": Unloadable(what)} if inputs["n"] else inputs
+
+        with ParallelPredictor(lambda: predictor_of(Raising), settings_of()) as predictor:
+            expected = {"exit": SystemExit, "interrupt": KeyboardInterrupt}[what]
+            with pytest.raises(expected, match="while it was loaded"):
+                predictor.predict_json({"n": 1})
+            assert predictor.predict_json({"n": 0}) == {"n": 0}
 
     def test_a_killed_worker_is_replaced_and_nobody_notices(self):
         with faulty() as predictor:

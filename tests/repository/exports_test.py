@@ -25,7 +25,7 @@ from allennlp_parallel_predict import AsyncPredictor, ParallelPredictor, Statist
 
 def plain() -> List[Dict[str, Any]]:
     with ParallelPredictor.from_path(
-        Path("model.tar.gz"), num_workers=4, start_method="spawn"
+        Path("model.tar.gz"), num_workers=4, settings={"executor.start_method": "spawn"}
     ) as predictor:
         one: Dict[str, Any] = predictor.predict_json({"source": "word"})
         stream: Iterator[Dict[str, Any]] = predictor.predict_stream([one], ordered=False)

@@ -29,8 +29,12 @@ def settings_of(num_workers=2, batching: Any = "in_order", on_error="raise", **e
     return build_settings(read_settings(overrides=json.dumps(values)))
 
 
-def faulty(model: Dict[str, Any] = {}, **settings: Any) -> ParallelPredictor:
-    return ParallelPredictor(lambda: predictor_of(**model), settings_of(**settings))
+def faulty(
+    model: Dict[str, Any] = {}, max_batch_size: int = 1, **settings: Any
+) -> ParallelPredictor:
+    return ParallelPredictor(
+        lambda: predictor_of(**model), settings_of(**settings), max_batch_size=max_batch_size
+    )
 
 
 def numbers(outputs):

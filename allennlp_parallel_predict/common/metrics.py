@@ -1,0 +1,130 @@
+"""Counts and times for Prometheus, of a service and of a run of the command."""
+
+from bisect import bisect_left
+from typing import Any, Callable, Iterator, List, NamedTuple, Sequence
+
+from allennlp_parallel_predict.common.errors import SettingsError
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""The upper bounds of a histogram's buckets, as the Prometheus libraries have them."""
+
+
+class Histogram:
+    """
+    How many values there were of each size.
+
+    # Parameters
+
+    bounds : `Sequence[float]`, optional (default = `SECONDS`)
+        The upper bounds of the buckets, in rising order; one without a bound comes after them.
+    """
+
+    def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def cumulative(self) -> List[Any]:
+        """Pairs of an upper bound, as text, and the number of values up to it."""
+        names = [*map(str, self.bounds), "+Inf"]
+        return [(name, sum(self.counts[: n + 1])) for n, name in enumerate(names)]
+
+
+class Metrics(NamedTuple):
+    """The values at a moment."""
+
+    lines: int
+    """Inputs that are finished, failures included."""
+    failures: int
+    restarts: int
+    """Workers that were replaced because they died or were too slow."""
+    workers: int
+    queue_inputs: int
+    """Inputs that no worker has yet."""
+    batch_seconds: Histogram
+
+
+class MetricsRegistry:
+    """
+    The metrics in the form of `prometheus_client`.
+
+    # Parameters
+
+    read : `Callable[[], Metrics]`
+        Reads the values; called in any thread, whenever they are asked for.
+
+    # Raises
+
+    `SettingsError`
+        If `prometheus_client` is not installed.
+
+    # Examples
+
+    ```python
+    registry = MetricsRegistry(lambda: predictor.statistics().metrics())
+    print(registry.text().decode())
+    ```
+    """
+
+    def __init__(self, read: Callable[[], Metrics]) -> None:
+        try:
+            import prometheus_client
+            from prometheus_client import metrics_core
+        except ImportError as error:
+            raise SettingsError(
+                "metrics need prometheus_client: "
+                'pip install "allennlp-parallel-predict[metrics]"'
+            ) from error
+        self._client, self._core = prometheus_client, metrics_core
+        self._read = read
+        self._registry = prometheus_client.CollectorRegistry()
+        self._registry.register(self)
+        self.content_type: str = prometheus_client.CONTENT_TYPE_LATEST
+
+    def collect(self) -> Iterator[Any]:
+        """The metric families, as `prometheus_client` asks a collector for them."""
+        now, core = self._read(), self._core
+        for name, text, value in (
+            ("lines", "Inputs that are finished, failures included.", now.lines),
+            ("failures", "Inputs that failed.", now.failures),
+            ("restarts", "Workers that were replaced.", now.restarts),
+        ):
+            yield core.CounterMetricFamily(f"parallel_predict_{name}", text, value)
+        for name, text, value in (
+            ("workers", "Workers that are alive.", now.workers),
+            ("queue_inputs", "Inputs that no worker has yet.", now.queue_inputs),
+        ):
+            yield core.GaugeMetricFamily(f"parallel_predict_{name}", text, value)
+        yield core.HistogramMetricFamily(
+            "parallel_predict_batch_seconds",
+            "Seconds from the submission of a batch to its result.",
+            now.batch_seconds.cumulative(),
+            now.batch_seconds.sum,
+        )
+
+    def text(self) -> bytes:
+        """The values now, in Prometheus' text format."""
+        text: bytes = self._client.generate_latest(self._registry)
+        return text
+
+    def serve(self, port: int, address: str = "127.0.0.1") -> Callable[[], None]:
+        """
+        Answers requests for `/metrics` in a thread of its own.
+
+        # Returns
+
+        `Callable[[], None]`
+            Ends it.
+        """
+        server, thread = self._client.start_http_server(port, address, self._registry)
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return stop
