@@ -15,7 +15,7 @@ BENCHMARK := $(VENV)/.benchmark
 # On PATH, or where scripts/bootstrap.py puts it.
 UV ?= $(or $(shell command -v uv),.uv/bin/uv)
 
-.PHONY: demo test lint train-demo benchmark benchmark-quick env lock clean
+.PHONY: demo test lint train-demo benchmark benchmark-quick env lock docs clean
 
 demo: $(ENV)
 	@$(VENV)/bin/python examples/demo.py
@@ -28,6 +28,10 @@ lint: $(ENV)
 	$(VENV)/bin/flake8
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+# The site, in build/site; a broken link or reference is an error. Python 3.11 or later.
+docs: $(ENV)
+	$(VENV)/bin/mkdocs build --strict
 
 train-demo: $(ENV)
 	$(VENV)/bin/python -W ignore examples/g2p/train.py

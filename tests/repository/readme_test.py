@@ -2,7 +2,11 @@
 
 import argparse
 import inspect
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +23,11 @@ from allennlp_parallel_predict.executors.ray.executor import RayExecutor
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    ROOT / "examples/README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def flags_of(command):
@@ -27,7 +35,7 @@ def flags_of(command):
     return {flag for a in command.add_subparser(subparsers)._actions for flag in a.option_strings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
         if "://" not in target:
@@ -59,3 +67,37 @@ def test_the_makefile_has_what_the_readme_names():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`?make ([a-z][a-z-]+)", README):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+@pytest.mark.timeout(120)
+def test_the_example_prints_what_the_readme_shows(tmp_path):
+    commands, shown = re.search(
+        r"^## Example\n.*?```bash\n(.*?)```.*?```\n(.*?)```", README, flags=re.M | re.S
+    ).groups()
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    # As the console script does, which is there only where the package is installed.
+    script = (
+        f'allennlp-parallel-predict() {{ {sys.executable} -m allennlp_parallel_predict "$@"; }}'
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ALLENNLP_LOG_LEVEL": "ERROR"}
+    subprocess.run(
+        ["bash", "-ec", f"{script}\n{commands}"], cwd=tmp_path, env=environment, check=True
+    )
+    outputs = [json.loads(line) for line in (tmp_path / "output.jsonl").read_text().splitlines()]
+    assert len(outputs) == len(shown.splitlines())
+    for output, line in zip(outputs, shown.splitlines()):
+        assert re.findall(r'"([a-z_]+)":', line) == [key for key in output if f'"{key}"' in line]
+        tokens = re.findall(r'"([A-Z]+)"', line)
+        assert tokens and output["predicted_tokens"][0][: len(tokens)] == tokens
+        probability = float(re.search(r"\[(-[0-9.]+)", line).group(1))
+        assert abs(output["class_log_probabilities"][0] - probability) < 1e-3
+
+
+def test_every_example_is_described():
+    described = set(
+        re.findall(r"^\| `([^`]+)` \|", (ROOT / "examples/README.md").read_text(), re.M)
+    )
+    there = {
+        f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / "examples").iterdir()
+    }
+    assert described == there - {"README.md", "__pycache__/"}
