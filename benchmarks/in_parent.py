@@ -10,6 +10,7 @@ from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.common.messages import WorkerOptions
 from allennlp_parallel_predict.data.batching import InOrderBatching
+from allennlp_parallel_predict.data.files import OutputFile
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch
 from allennlp_parallel_predict.data.sinks import Sink
 from allennlp_parallel_predict.data.sources import LineSource
@@ -27,7 +28,7 @@ class MarkingSink(Sink):
     """A sink that keeps a record of how far it was when."""
 
     def __init__(self, output_file: str) -> None:
-        super().__init__(output_file, print_to_console=False)
+        super().__init__(OutputFile(output_file), print_to_console=False)
         self.marks: List[Mark] = []
         self._process = psutil.Process()
         self._next = 0.0
@@ -53,7 +54,14 @@ def run(predictor: Predictor, inputs: Path, output: Path, workers: int, size: in
         executor.start(predictor, WorkerOptions())
         try:
             progress = Progress("never", source, False)
-            Pipeline(source, InOrderBatching(size), executor, sink, progress, Interrupts()).run()
+            Pipeline(
+                source,
+                InOrderBatching(size),
+                executor,
+                sink,
+                progress=progress,
+                interrupts=Interrupts(),
+            ).run()
             sink.mark()
         finally:
             sink.close()

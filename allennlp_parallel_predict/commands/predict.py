@@ -5,6 +5,9 @@ It turns flags into a source, a way of batching, an executor and a sink, and run
 """
 
 import argparse
+import dataclasses
+import enum
+import signal
 import sys
 from typing import Any, Dict
 
@@ -15,8 +18,9 @@ from overrides import overrides
 
 from allennlp_parallel_predict.commands.help import improve_help
 from allennlp_parallel_predict.commands.user_errors import print_user_errors
+from allennlp_parallel_predict.common.errors import OutputClosed
 from allennlp_parallel_predict.common.messages import OnError
-from allennlp_parallel_predict.data.sinks import OutputClosed
+from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
 from allennlp_parallel_predict.pipeline.signals import Interrupted, Interrupts
 from allennlp_parallel_predict.profiling.flags import add_profile_flags, profiled
@@ -30,10 +34,16 @@ from allennlp_parallel_predict.settings import (
 
 PROG = "allennlp parallel-predict"
 
-EXIT_SOME_FAILED = 3
-"""The exit status of a run that is complete but for inputs that failed (see `--on-error`)."""
-EXIT_OUTPUT_CLOSED = 141
-"""What a shell reports of a tool that wrote to a closed pipe: 128 + SIGPIPE."""
+
+class ExitStatus(enum.IntEnum):
+    """What the process returns; 1 is an exception, 2 argparse's, 130 and 143 are signals."""
+
+    COMPLETE = 0
+    SOME_FAILED = 3
+    """Complete but for inputs that failed (see `--on-error`)."""
+    OUTPUT_CLOSED = 128 + signal.SIGPIPE
+    """What a shell reports of a tool that wrote to a closed pipe."""
+
 
 _HELP = "Use a trained model to make predictions in several processes."
 _EXAMPLE = """model.tar.gz input.jsonl
@@ -94,6 +104,11 @@ def _add_flags(group: argparse._ArgumentGroup) -> None:
     )
     add("--resume", action="store_true", help="continue the interrupted run of --output-file")
     add(
+        "--overwrite",
+        action="store_true",
+        help="start over although an interrupted run of --output-file could be continued",
+    )
+    add(
         "--progress",
         choices=PROGRESS,
         help="whether to show progress on stderr (default: auto, a bar if it is a terminal and "
@@ -106,18 +121,26 @@ def _predict(args: argparse.Namespace) -> None:
     common_logging.FILE_FRIENDLY_LOGGING = args.file_friendly_logging
     with print_user_errors(PROG):
         settings = _settings(args)
+        config = _config(args)
         interrupts = Interrupts()
         try:
-            with interrupts.handled():
-                with profiled(args, settings):
-                    failures = PredictRun(args, settings, interrupts).run()
+            with interrupts.handled(), profiled(args, settings):
+                failures = PredictRun(config, settings, interrupts).run()
         except Interrupted as error:
             tell(error.message)
             sys.exit(error.exit_status)
         except OutputClosed:
-            sys.exit(EXIT_OUTPUT_CLOSED)
+            sys.exit(ExitStatus.OUTPUT_CLOSED)
         if failures:
-            sys.exit(EXIT_SOME_FAILED)
+            sys.exit(ExitStatus.SOME_FAILED)
+        if config.writes_nothing:
+            sys.exit(ExitStatus.COMPLETE)  # as `predict` does, which only returns after a run
+
+
+def _config(args: argparse.Namespace) -> RunConfig:
+    flags = vars(args)
+    names = [field.name for field in dataclasses.fields(RunConfig)]
+    return RunConfig(**{name: flags[name] for name in names if name in flags})
 
 
 def _settings(args: argparse.Namespace) -> Settings:

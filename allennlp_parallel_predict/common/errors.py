@@ -9,6 +9,8 @@ What can go wrong, as exceptions, and how they reach a person:
     ├── ModelStateError    a model that changes itself was run in several workers
     ├── PredictorClosed    a call to a `ParallelPredictor` or `AsyncPredictor` that is closed
     ├── QueueFull          more inputs wait than `max_waiting`
+    ├── OutputClosed       nobody reads the output any more, as after `| head`
+    ├── OutputChanged      something else has written to the output during the run
     └── WorkerError
         ├── WorkerDied     a worker process ended while it held a batch
         └── WorkerTimeout  a worker process was over `batch_timeout`
@@ -65,6 +67,14 @@ class QueueFull(ParallelPredictError):
     """As many inputs wait for a worker as `max_waiting` allows."""
 
 
+class OutputClosed(ParallelPredictError):
+    """Nobody reads the output any more, as after `| head`."""
+
+
+class OutputChanged(ExplainedError):
+    """Something else has written to the output during the run."""
+
+
 class WorkerError(ExplainedError):
     """A worker process failed, rather than the code that it ran."""
 
@@ -101,3 +111,10 @@ def user_error_context(what: str, *types: Type[BaseException]) -> Iterator[None]
         if not hasattr(error, "explanation"):
             explain(error, f"{what}: {error or type(error).__name__}")
         raise
+
+
+def shown(text: str, limit: int = 200) -> str:
+    """Text of unknown origin for a terminal: shortened, and without control characters."""
+    if len(text) > limit:
+        text = text[:limit] + "..."
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

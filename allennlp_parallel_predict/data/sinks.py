@@ -1,27 +1,31 @@
 """Where results go: the output file, the console, and a file of errors."""
 
+import io
 import json
+import locale
 import logging
 import os
 import sys
 from contextlib import contextmanager
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
 
-from allennlp_parallel_predict.common.errors import ResumeError, explain
+from allennlp_parallel_predict.common.errors import OutputClosed, shown
 from allennlp_parallel_predict.common.messages import Failure, OnError
 from allennlp_parallel_predict.common.recorder import in_stage
 from allennlp_parallel_predict.common.stages import WRITING
+from allennlp_parallel_predict.data.files import OutputFile, close_all, writing
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch
 
 logger = logging.getLogger(__name__)
 
-
-class OutputClosed(Exception):
-    """Nobody reads the output any more, as after `| head`."""
+ENCODING = locale.getpreferredencoding(False)
+"""Of output files, as of those that `open` opens for `allennlp predict`."""
+_LONGEST_MESSAGE = 10_000
+"""Characters of an exception's message or traceback that are written down."""
 
 
 class OutputPosition(NamedTuple):
-    """How far a sink has come."""
+    """How far a sink has come, always after a whole batch."""
 
     lines: int = 0
     """The input lines that are dealt with, blank ones included."""
@@ -31,7 +35,10 @@ class OutputPosition(NamedTuple):
     """The predictions that were written: what the console counts."""
     failures: int = 0
     output_bytes: int = 0
+    output_checksum: int = 0
+    """The CRC-32 of these bytes."""
     errors_bytes: int = 0
+    errors_checksum: int = 0
 
 
 class Sink:
@@ -40,31 +47,35 @@ class Sink:
 
     # Parameters
 
-    output_file : `str`, optional (default = `None`)
+    output : `OutputFile`, optional (default = `None`)
         The file for the predictions.
-    errors_file : `str`, optional (default = `None`)
+    errors : `OutputFile`, optional (default = `None`)
         The file for the failures, one JSON object a line; without one they are logged.
     print_to_console : `bool`, optional (default = `True`)
         Whether inputs and predictions are printed to stdout.
     on_error : `OnError`, optional (default = `"raise"`)
         See `Settings`.
-    resume_at : `OutputPosition`, optional (default = `None`)
-        How far an interrupted run came whose files are to be continued.
+    start : `OutputPosition`, optional (default = `OutputPosition()`)
+        Where an interrupted run is to be continued, or a part of a whole begins.
     """
 
     def __init__(
         self,
-        output_file: Optional[str] = None,
-        errors_file: Optional[str] = None,
+        output: Optional[OutputFile] = None,
+        errors: Optional[OutputFile] = None,
+        *,
         print_to_console: bool = True,
         on_error: OnError = OnError.RAISE,
-        resume_at: Optional[OutputPosition] = None,
+        start: OutputPosition = OutputPosition(),
     ) -> None:
-        self.written = resume_at or OutputPosition()
+        self.written = start
         self._print_to_console = print_to_console
         self._on_error = on_error
-        self._output = _open(output_file, resume_at and resume_at.output_bytes)
-        self._errors = _open(errors_file, resume_at and resume_at.errors_bytes)
+        self._output = output
+        self._errors = errors
+        self._files: List[OutputFile] = [file for file in (output, errors) if file is not None]
+        for file in self._files:
+            file.begin()
 
     @in_stage(WRITING)
     def write(self, runs: Sequence[CompletedBatch]) -> None:
@@ -83,27 +94,31 @@ class Sink:
                 self._write_one_by_one(run)
                 self._count([run])
         else:
-            if self._output is not None:
-                self._write_outputs([output for run in runs for output in run.result.outputs])
+            self._write_outputs([output for run in runs for output in run.result.outputs])
             self._count(runs)
 
     def _count(self, runs: Sequence[CompletedBatch]) -> None:
-        lines, positions, predictions, failed, *sizes = self.written
+        """All of the position changes at once, so that no part of it is ahead of another."""
+        output, errors, before = self._output, self._errors, self.written
         self.written = OutputPosition(
-            max(lines, *(run.batch.line_numbers[-1] for run in runs)),
-            positions + sum(len(run.batch.values) for run in runs),
-            predictions + sum(map(_number_of_predictions, runs)),
-            failed + sum(len(run.result.failures) for run in runs),
-            *sizes,
+            max(before.lines, *(run.batch.line_numbers[-1] for run in runs)),
+            before.positions + sum(len(run.batch.values) for run in runs),
+            before.predictions + sum(map(_number_of_predictions, runs)),
+            before.failures + sum(len(run.result.failures) for run in runs),
+            *((output.size, output.checksum) if output is not None else (0, 0)),
+            *((errors.size, errors.checksum) if errors is not None else (0, 0)),
         )
 
     def _write_outputs(self, outputs: List[Any]) -> None:
-        assert self._output is not None
-        with _writing(self._output):
-            try:
-                self._output.write("".join(outputs))
-            except TypeError:
-                self._output.writelines(outputs)  # up to what is no text, where `predict` ends
+        if self._output is None:
+            return
+        try:
+            data = "".join(outputs).encode(ENCODING)
+        except (TypeError, UnicodeEncodeError):
+            for output in outputs:  # up to what is no text, where `predict` ends
+                self._output.write(_encode(output))
+        else:
+            self._output.write(data)
 
     def _write_one_by_one(self, run: CompletedBatch) -> None:
         result = run.result
@@ -126,80 +141,55 @@ class Sink:
                 if description is not None:
                     print(f"input {index}: ", description)
                 print("prediction: ", output)
-        if self._output is not None:
-            with _writing(self._output):
-                self._output.write(output)
+        self._write_outputs([output])
 
     def _write_failure(self, run: CompletedBatch, failure: Failure) -> None:
         line_number = run.batch.line_numbers[failure.offset]
-        what = {"type": failure.error.type_name, "message": failure.error.message}
+        message = _shortened(failure.error.message)
+        what = {"type": failure.error.type_name, "message": message}
         if self._on_error == OnError.PLACEHOLDER:
             placeholder = json.dumps({"error": {"line": line_number, **what}}) + "\n"
             self._write_output(0, placeholder, None)
         if self._errors is None:
-            logger.warning("input line %d failed: %s: %s", line_number, *what.values())
+            logger.warning(
+                "input line %d failed: %s: %s", line_number, what["type"], shown(message)
+            )
         else:
             record = {
                 "line": line_number,
                 "input": run.batch.text(failure.offset),
                 **what,
-                "traceback": failure.error.traceback,
+                "traceback": _shortened(failure.error.traceback),
             }
-            with _writing(self._errors):
-                self._errors.write(json.dumps(record) + "\n")
+            self._errors.write(json.dumps(record).encode() + b"\n")
 
     @in_stage(WRITING)
     def flush(self) -> None:
         """Hands everything to the operating system."""
-        for file in self._files():
-            with _writing(file):
-                file.flush()
+        for file in self._files:
+            file.flush()
         with _printing():
             sys.stdout.flush()
 
     @in_stage(WRITING)
-    def sync(self) -> OutputPosition:
-        """Brings everything to the disk and says how far it is."""
+    def sync(self) -> None:
+        """Brings everything to the disk: all of `written` is there, and perhaps more."""
         self.flush()
-        sizes = {}
-        for file in self._files():
-            if file.seekable():
-                with _writing(file):
-                    os.fsync(file.fileno())
-                sizes[file] = file.buffer.tell()
-        self.written = self.written._replace(
-            output_bytes=sizes.get(self._output, 0), errors_bytes=sizes.get(self._errors, 0)
-        )
-        return self.written
+        for file in self._files:
+            file.sync()
 
     @in_stage(WRITING)
     def close(self) -> None:
         try:
             self.flush()
         finally:
-            for file in self._files():
-                with _writing(file):
-                    file.close()
-
-    def _files(self) -> List[Any]:
-        return [file for file in (self._output, self._errors) if file is not None]
-
-
-@contextmanager
-def _writing(file: Any) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError as error:
-        raise OutputClosed() from error
-    except OSError as error:
-        name = "to the standard output" if file is sys.stdout else file.name
-        raise explain(error, f"cannot write {name}: {error.strerror}")
+            close_all(self._files)
 
 
 @contextmanager
 def _printing() -> Iterator[None]:
     try:
-        with _writing(sys.stdout):
+        with writing("to the standard output"):
             yield
     except (OSError, OutputClosed):
         # Python flushes it once more at the end, and that must not fail again.
@@ -207,19 +197,22 @@ def _printing() -> Iterator[None]:
         raise
 
 
+def _encode(output: Any) -> bytes:
+    """The bytes of a text; for what is none, the error that `predict`'s file raises."""
+    buffer = io.BytesIO()
+    with io.TextIOWrapper(buffer, ENCODING, newline="") as file:
+        file.write(output)
+        file.flush()
+        return buffer.getvalue()
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _LONGEST_MESSAGE:
+        return text
+    half = _LONGEST_MESSAGE // 2
+    return f"{text[:half]} ... ({len(text):,} characters) ... {text[-half:]}"
+
+
 def _number_of_predictions(run: CompletedBatch) -> int:
     failed = sum(failure.offset < len(run.result.outputs) for failure in run.result.failures)
     return len(run.result.outputs) - failed
-
-
-def _open(path: Optional[str], size: Optional[int]) -> Optional[Any]:
-    if path is None:
-        return None
-    if size is None:
-        return open(path, "w")
-    if not os.path.isfile(path) or os.path.getsize(path) < size:
-        raise ResumeError(f"{path} has changed since the checkpoint was written")
-    file = open(path, "r+")
-    file.truncate(size)
-    file.seek(0, os.SEEK_END)
-    return file

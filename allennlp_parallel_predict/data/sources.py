@@ -56,6 +56,17 @@ class Source:
         return None
 
 
+def reads_once(input_file: str) -> bool:
+    """Whether what has been read of an input is gone: standard input, a FIFO, `<(command)`."""
+    if input_file == STDIN:
+        return True
+    try:
+        mode = os.stat(input_file).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 class LineSource(Source):
     """
     The lines of a text that are not blank.
@@ -66,7 +77,7 @@ class LineSource(Source):
     # Parameters
 
     input_file : `str`
-        A path, a URL, a compressed file (gz, bz2, xz) or `-` for standard input.
+        A path, a URL, a compressed file (gz, bz2, xz), a FIFO, or `-` for standard input.
     skip_lines : `int`, optional (default = `0`)
         The number of lines that an interrupted run has dealt with.
     first_position : `int`, optional (default = `0`)
@@ -77,7 +88,9 @@ class LineSource(Source):
         self.input_file = input_file
         self._skip_lines = skip_lines
         self._first_position = first_position
+        self._reads_once = reads_once(input_file)
         self._pipe = _pipe_behind_stdin() if input_file == STDIN else None
+        """The file descriptor of an input that is not all there, once it has been opened."""
         if input_file != STDIN:
             self.encoding = "UTF-8"
         elif getattr(sys.stdin, "errors", None) == "strict" and hasattr(sys.stdin, "reconfigure"):
@@ -97,7 +110,8 @@ class LineSource(Source):
                 position += 1
 
     def blocks(self, size: int) -> Iterator[Optional[Block]]:
-        return self._blocks(size) if self._pipe is None else super().blocks(size)
+        is_all_there = self._pipe is None and (self.input_file == STDIN or not self._reads_once)
+        return self._blocks(size) if is_all_there else super().blocks(size)
 
     def _blocks(self, size: int) -> Iterator[Block]:
         position = self._first_position
@@ -122,8 +136,14 @@ class LineSource(Source):
                     return
 
     def _lines(self) -> Iterator[Optional[str]]:
-        if self._pipe is not None:
-            yield from _lines_as_they_come(self._pipe, sys.stdin)
+        if self.input_file == STDIN and self._pipe is not None:
+            errors = sys.stdin.errors or "strict"
+            yield from _lines_as_they_come(self._pipe, sys.stdin.encoding, errors)
+        elif self.input_file != STDIN and self._reads_once:
+            with user_error_context("cannot read the input file", OSError):
+                with open(self.input_file, "rb", buffering=0) as file:
+                    self._pipe = file.fileno()
+                    yield from _lines_as_they_come(self._pipe, "UTF-8", "surrogateescape")
         else:
             with self._opened() as lines:
                 yield from lines
@@ -142,7 +162,7 @@ class LineSource(Source):
         return self._pipe
 
     def total(self) -> Optional[int]:
-        if self.input_file == STDIN or self.input_file.endswith(_COMPRESSED):
+        if self._reads_once or self.input_file.endswith(_COMPRESSED):
             return None
         try:
             with open(cached_path(self.input_file), "rb") as file:
@@ -161,9 +181,9 @@ def _pipe_behind_stdin() -> Optional[int]:
     return None if stat.S_ISREG(os.fstat(fileno).st_mode) else fileno
 
 
-def _lines_as_they_come(fileno: int, text: TextIO) -> Iterator[Optional[str]]:
+def _lines_as_they_come(fileno: int, encoding: str, errors: str) -> Iterator[Optional[str]]:
     """Lines with their ends, as a text file yields them, or `None` instead of waiting."""
-    bytes_decoder = codecs.getincrementaldecoder(text.encoding)(text.errors or "strict")
+    bytes_decoder = codecs.getincrementaldecoder(encoding)(errors)
     decoder = io.IncrementalNewlineDecoder(bytes_decoder, translate=True)
     unfinished: List[str] = []
     at_end = False

@@ -1,47 +1,47 @@
 """
 How an interrupted run goes on: a small file beside the output that says how far it is for certain.
 
-It is written after the output has reached the disk, under another name first, and carries a hash of
-itself, so that there is no moment at which a crash leaves one that lies.
+It exists before the output is touched and until all of it is on the disk, so an output without one
+is complete. It is written under another name first and carries a hash of itself, so a crash at no
+moment leaves an inconsistent one. Order of the operations: Pillai et al., "All File Systems Are Not
+Created Equal", OSDI 2014: the file is synchronised before it is renamed, its folder afterwards.
 """
 
+import contextlib
+import enum
 import hashlib
 import json
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Dict, NamedTuple, Optional
 
-from allennlp.common.file_utils import cached_path
-
-from allennlp_parallel_predict.common.errors import ResumeError, user_error_context
+from allennlp_parallel_predict.common.errors import ResumeError, SettingsError
+from allennlp_parallel_predict.data.files import sync_folder, writing
 from allennlp_parallel_predict.data.sinks import OutputPosition
+from allennlp_parallel_predict.pipeline.fingerprint import (
+    Fingerprint,
+    describe,
+    fingerprint,
+    is_same,
+    with_content,
+)
 
-_VERSION = 1
-_SAMPLE = 1 << 16
-_TAIL = 1 << 12
-
-
-def fingerprint(path: str) -> Dict[str, Any]:
-    """What tells one content of a file, URL or archive directory from another, quickly."""
-    try:
-        local = cached_path(path)
-    except OSError:
-        return {}  # whoever opens it will say so
-    if os.path.isdir(local):
-        names = sorted(os.listdir(local))
-        return {name: _fingerprint_file(os.path.join(local, name)) for name in names}
-    return _fingerprint_file(local)
+_VERSION = 2
 
 
-def _fingerprint_file(path: str) -> Dict[str, Any]:
-    if not os.path.isfile(path):
-        return {}
-    status = os.stat(path)
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        digest.update(file.read(_SAMPLE))
-        file.seek(max(0, status.st_size - _SAMPLE))
-        digest.update(file.read(_SAMPLE))
-    return {"size": status.st_size, "modified": status.st_mtime_ns, "ends": digest.hexdigest()}
+class Identity(NamedTuple):
+    """What an output depends on, so that a run is only resumed as itself."""
+
+    files: Dict[str, str]
+    """The paths of what is read, by a name that a user understands."""
+    settings: Dict[str, Any]
+
+
+class LeftBehind(enum.Enum):
+    """What an earlier run with the same output has left."""
+
+    NOTHING = "nothing"
+    UNFINISHED = "an output that can be continued"
+    COMPLETE = "a complete output"
 
 
 class Checkpoint:
@@ -50,14 +50,43 @@ class Checkpoint:
 
     output_file : `str`
         The output of the run; the checkpoint is `OUTPUT.checkpoint`.
-    run : `Dict[str, Any]`
-        What the output depends on (input, archive, settings), by a name that a user understands.
+    identity : `Identity`
+        What the output depends on.
     """
 
-    def __init__(self, output_file: str, run: Dict[str, Any]) -> None:
+    def __init__(self, output_file: str, identity: Identity) -> None:
         self.path = f"{output_file}.checkpoint"
+        self._temporary = f"{self.path}.tmp"
         self._output_file = output_file
-        self._run = json.loads(json.dumps(run))
+        self._identity = identity
+        self._settings = json.loads(json.dumps(identity.settings))
+        self._fingerprints: Optional[Dict[str, Fingerprint]] = None
+
+    def left_behind(self) -> LeftBehind:
+        """Looks for an earlier run."""
+        if os.path.lexists(self.path):
+            return LeftBehind.UNFINISHED
+        return LeftBehind.COMPLETE if os.path.exists(self._output_file) else LeftBehind.NOTHING
+
+    def protect(self) -> None:
+        """
+        # Raises
+
+        `SettingsError`
+            If an unfinished output would be lost by starting from the beginning.
+        """
+        is_empty = not os.path.exists(self._output_file) or not os.path.getsize(self._output_file)
+        if is_empty or self.left_behind() is not LeftBehind.UNFINISHED:
+            return
+        try:
+            lines = self._read()["written"]["lines"]
+            found = f"{lines:,} input lines are finished"
+        except ResumeError:
+            found = "the checkpoint is damaged"
+        raise SettingsError(
+            f"{self._output_file} is the output of a run that was interrupted ({found}, see "
+            f"{self.path}): give --resume to go on with it, or --overwrite to start over"
+        )
 
     def save(self, written: OutputPosition, state_change: Optional[str] = None) -> None:
         """
@@ -77,53 +106,90 @@ class Checkpoint:
         """
         content = {
             "version": _VERSION,
-            "run": self._run,
+            "files": self._known_files(),
+            "settings": self._settings,
             "written": written._asdict(),
             "state_change": state_change,
-            "tail": _tail_hash(self._output_file, written.output_bytes),
         }
         record = {"content": content, "sha256": _hash(content)}
-        temporary = f"{self.path}.tmp"
-        with user_error_context(f"cannot write {self.path}", OSError):
-            with open(temporary, "w") as file:
-                json.dump(record, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+        with writing(self.path):
+            try:
+                self._write(json.dumps(record).encode())
+                os.rename(self._temporary, self.path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._temporary)
+                raise
+            sync_folder(self.path)
 
-    def load(self) -> Optional[OutputPosition]:
+    def _write(self, data: bytes) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._temporary)
+        # Nobody else's file, and not one behind a link.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        descriptor = os.open(self._temporary, flags, 0o666)
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def hash_files(self) -> None:
+        """Adds hashes of whole files to what is saved, as a file that is copied is the same one."""
+        known = self._known_files()
+        for name, path in self._identity.files.items():
+            with contextlib.suppress(OSError):
+                known[name] = with_content(path, known[name])
+
+    def _known_files(self) -> Dict[str, Fingerprint]:
+        if self._fingerprints is None:
+            files = self._identity.files.items()
+            self._fingerprints = {name: fingerprint(path) for name, path in files}
+        return self._fingerprints
+
+    def load(self) -> OutputPosition:
         """
-        How far the interrupted run came, or `None` if there was none.
+        How far the interrupted run came.
 
         # Raises
 
         `ResumeError`
-            If the checkpoint is damaged, belongs to another run, the output has changed, or the
-            model's state is lost.
+            If the checkpoint is damaged, belongs to another run, or the model's state is lost.
         """
-        if not os.path.exists(self.path):
-            if os.path.exists(self._output_file):
-                raise ResumeError(
-                    f"there is nothing to resume: {self._output_file} exists without a checkpoint "
-                    f"({self.path}), as it does when a run is complete. Remove it to start anew"
-                )
-            return None
         content = self._read()
-        changed = [key for key in self._run if self._run[key] != content["run"].get(key)]
+        changed = [*self._changed_files(content["files"]), *self._changed(content["settings"])]
         if changed:
             raise ResumeError(
-                f"{self.path} belongs to a run with another {', '.join(changed)}. Give the same "
-                "again, or start anew without --resume"
+                f"{self.path} belongs to a run with another {'; another '.join(changed)}. Give the "
+                "same again, or start over with --overwrite"
             )
         if content["state_change"] is not None:
             raise ResumeError(
                 "this run cannot be resumed: what the model predicts depends on the batches that "
-                f"it saw before ({content['state_change']}). Start it anew without --resume"
+                f"it saw before ({content['state_change']}). Start over with --overwrite"
             )
-        written = OutputPosition(**content["written"])
-        if content["tail"] != _tail_hash(self._output_file, written.output_bytes):
-            raise ResumeError(f"{self._output_file} has changed since {self.path} was written")
-        return written
+        return OutputPosition(**content["written"])
+
+    def _changed_files(self, before: Dict[str, Fingerprint]) -> Any:
+        known = self._known_files()
+        for name in sorted({*before, *known}):
+            old, new = before.get(name, {}), known.get(name, {})
+            if not is_same(old, new, self._identity.files.get(name, "")):
+                yield f"{name} ({describe(old)} then, {describe(new)} now)"
+
+    def _changed(self, before: Dict[str, Any]) -> Any:
+        for name in sorted({*before, *self._settings}):
+            old, new = before.get(name), self._settings.get(name)
+            if old != new:
+                yield f"{name} ({json.dumps(old)} then, {json.dumps(new)} now)"
+
+    def refuse_output(self, path: str) -> ResumeError:
+        """The error about a file that is not what it was when the checkpoint was written."""
+        return ResumeError(
+            f"{path} has changed since {self.path} was written: restore it, or start over with "
+            "--overwrite"
+        )
 
     def _read(self) -> Dict[str, Any]:
         try:
@@ -132,24 +198,20 @@ class Checkpoint:
             content: Dict[str, Any] = record["content"]
             if record["sha256"] == _hash(content) and content["version"] == _VERSION:
                 return content
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
-        raise ResumeError(f"{self.path} is damaged, so the run cannot be resumed: start it anew")
+        raise ResumeError(
+            f"{self.path} is damaged, so the run cannot be resumed: start over with --overwrite"
+        )
 
     def remove(self) -> None:
-        for path in (self.path, f"{self.path}.tmp"):
-            if os.path.exists(path):
-                os.remove(path)
+        """Says that the run is complete; what it wrote is on the disk."""
+        with writing(self.path):
+            for path in (self._temporary, self.path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+            sync_folder(self.path)
 
 
 def _hash(content: Dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _tail_hash(path: str, size: int) -> Optional[str]:
-    """A hash of what is before `size`, or `None` if the file is shorter."""
-    if not os.path.exists(path) or os.path.getsize(path) < size:
-        return None if size else _hash({})
-    with open(path, "rb") as file:
-        file.seek(max(0, size - _TAIL))
-        return hashlib.sha256(file.read(min(size, _TAIL))).hexdigest() if size else _hash({})

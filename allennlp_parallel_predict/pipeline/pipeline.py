@@ -1,12 +1,12 @@
 """
-The road of the data: source, batching, executor, order, sink, in one loop of one thread.
+The flow of the data: source, batching, executor, order, sink, in one loop of one thread.
 """
 
 import time
 from collections import deque
 from typing import Deque, Dict, Iterator, List, Optional, Sequence
 
-from allennlp_parallel_predict.common.errors import TooManyErrors, WorkerError, explain
+from allennlp_parallel_predict.common.errors import TooManyErrors, WorkerError, explain, shown
 from allennlp_parallel_predict.common.messages import Batch, BatchResult
 from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import (
@@ -24,9 +24,6 @@ from allennlp_parallel_predict.executors import Executor
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
 from allennlp_parallel_predict.pipeline.progress import Progress
 from allennlp_parallel_predict.pipeline.signals import Interrupts
-
-_SHOWN_OF_INPUT = 200
-"""The characters of an input that an error message shows."""
 
 
 class Pipeline:
@@ -61,6 +58,7 @@ class Pipeline:
         batching: Batching,
         executor: Executor,
         sink: Sink,
+        *,
         progress: Progress,
         interrupts: Interrupts,
         checkpoint: Optional[Checkpoint] = None,
@@ -81,7 +79,8 @@ class Pipeline:
         self._restart_points: Deque[int] = deque()
         self._last_position = -1
         self._next_checkpoint = time.monotonic() + checkpoint_interval
-        self._is_restartable = True
+        self._restart_at = sink.written
+        """The last position from which the run could go on as if it had not been interrupted."""
         self._is_exhausted = False
         self._source_error: Optional[BaseException] = None
 
@@ -108,7 +107,8 @@ class Pipeline:
         fileno = self._source.fileno()
         wake = [fileno] if has_to_wait and fileno is not None else []
         if has_to_wait:
-            self._sink.flush()
+            with self._interrupts.shielded():
+                self._sink.flush()
         with stage(WAITING_FOR_INPUT if wake else WAITING_FOR_WORKERS):
             results = self._executor.collect(wake=wake)
         self._write_in_groups(self._ready(results))
@@ -173,11 +173,10 @@ class Pipeline:
         if not runs:
             return
         error = runs[-1].error
-        if error is not None:
-            self.save_checkpoint()
         with self._interrupts.shielded():
             self._sink.write(runs)
-            self._is_restartable = error is None and self._has_reached_restart_point()
+            if error is None and self._has_reached_restart_point():
+                self._restart_at = self._sink.written
         if error is not None:
             raise error
         self._after_write()
@@ -196,21 +195,31 @@ class Pipeline:
                 f"{written.failures} inputs failed, which is more than max_errors allows "
                 f"({self._max_errors}); the last of them is by input line {written.lines}"
             )
-        if time.monotonic() >= self._next_checkpoint:
+        if self._checkpoint is not None and time.monotonic() >= self._next_checkpoint:
+            self._checkpoint.hash_files()  # takes its time, and may be interrupted
             self.save_checkpoint()
 
+    def finish(self) -> None:
+        """Brings everything to the disk; then nothing is left to resume."""
+        if self._checkpoint is None:
+            self._sink.flush()
+        else:
+            self._sink.sync()
+            self._checkpoint.remove()
+
     def save_checkpoint(self) -> None:
-        """Records how far the run is, if it could go on from there."""
-        if self._checkpoint is not None and self._is_restartable:
-            self._checkpoint.save(self._sink.sync(), self._executor.state_change)
-            self._next_checkpoint = time.monotonic() + self._checkpoint_interval
+        """Records how far the run is for certain and could go on from."""
+        if self._checkpoint is None:
+            return
+        with self._interrupts.shielded():
+            self._sink.sync()
+            self._checkpoint.save(self._restart_at, self._executor.state_change)
+        self._next_checkpoint = time.monotonic() + self._checkpoint_interval
 
 
 def _where(batch: Batch, offset: int) -> str:
     """Which input an error is about, for the person who reads the remote traceback."""
     if offset >= len(batch.values):
         return f"In {batch.describe()}:"
-    text = batch.text(offset)
-    if len(text) > _SHOWN_OF_INPUT:
-        text = text[:_SHOWN_OF_INPUT] + "..."
+    text = shown(batch.text(offset))
     return f"In a worker, at input line {batch.line_numbers[offset]}: {text}"

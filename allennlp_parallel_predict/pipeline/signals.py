@@ -27,13 +27,14 @@ class Interrupted(BaseException):
 class Interrupts:
     """
     Turns SIGINT and SIGTERM into an `Interrupted` exception; a second one ends the process on the
-    spot (the kernel ends the workers with it). Does nothing outside the main thread.
+    spot (the kernel ends the workers with it), also where the first is still put off because a
+    reader of the output does not read. Does nothing outside the main thread.
     """
 
     def __init__(self) -> None:
-        self._is_shielded = False
-        self._pending: Optional[int] = None
-        self._was_interrupted = False
+        self._shields = 0
+        self._first: Optional[int] = None
+        self._is_pending = False
 
     @contextmanager
     def handled(self) -> Iterator[None]:
@@ -53,24 +54,22 @@ class Interrupts:
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
-        """Puts a signal off until the end of the block."""
-        self._is_shielded = True
+        """Puts a signal off until the end of the block, or of the block around it."""
+        self._shields += 1
         try:
             yield
         finally:
-            self._is_shielded = False
-            if self._pending is not None:
-                self._interrupt(self._pending)
+            self._shields -= 1
+            if self._is_pending and not self._shields:
+                self._is_pending = False
+                assert self._first is not None
+                raise Interrupted(self._first)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self._was_interrupted:
+        if self._first is not None:
             os._exit(128 + number)
-        if self._is_shielded:
-            self._pending = number
+        self._first = number
+        if self._shields:
+            self._is_pending = True
         else:
-            self._interrupt(number)
-
-    def _interrupt(self, number: int) -> None:
-        self._was_interrupted = True
-        self._pending = None
-        raise Interrupted(number)
+            raise Interrupted(number)

@@ -4,17 +4,30 @@ import os
 import resource
 import subprocess
 import sys
+import zlib
 
 import pytest
 
-from allennlp_parallel_predict.common.errors import ResumeError
-from allennlp_parallel_predict.common.messages import Batch, BatchKind, BatchResult, Failure
+from allennlp_parallel_predict.common.errors import OutputClosed
+from allennlp_parallel_predict.common.messages import (
+    Batch,
+    BatchKind,
+    BatchResult,
+    Failure,
+    OnError,
+)
 from allennlp_parallel_predict.common.remote_errors import RemoteError
+from allennlp_parallel_predict.data.files import OutputFile
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch
-from allennlp_parallel_predict.data.sinks import OutputClosed, OutputPosition, Sink
+from allennlp_parallel_predict.data.sinks import OutputPosition, Sink
 from tests.support.faults import command, faulty_archive
 
 pytestmark = pytest.mark.timeout(120)
+
+
+def sink_to(output, errors=None, **more):
+    files = [OutputFile(str(path)) for path in (output, errors) if path is not None]
+    return Sink(*files, print_to_console=False, **more)
 
 
 def runs_of(outputs, failures=()):
@@ -26,7 +39,7 @@ def runs_of(outputs, failures=()):
 
 
 def test_failures_are_logged_where_there_is_no_errors_file(tmp_path, caplog):
-    sink = Sink(str(tmp_path / "output"), None, False, "skip")
+    sink = sink_to(tmp_path / "output", on_error=OnError.SKIP)
     sink.write(runs_of(["one\n"], [Failure(1, RemoteError.of(ValueError("too long")))]))
     sink.close()
     assert "input line 2 failed: ValueError: too long" in caplog.text
@@ -37,10 +50,10 @@ class TestAFullDisk:
     @pytest.mark.parametrize("full", ["output", "errors"])
     def test_the_file_is_named(self, tmp_path, full):
         files = {"output": str(tmp_path / "output"), "errors": None, full: "/dev/full"}
-        sink = Sink(files["output"], files["errors"], False, "skip")
+        sink = sink_to(files["output"], files["errors"], on_error=OnError.SKIP)
         sink.write(runs_of(["x" * 10]))
         if full == "errors":
-            sink._errors.write("x")
+            sink._errors.write(b"x")
         with pytest.raises(OSError) as caught:
             sink.flush()
         assert caught.value.explanation == "cannot write /dev/full: No space left on device"
@@ -97,7 +110,7 @@ class TestAClosedPipe:
     def test_the_sink(self):
         end, other_end = os.pipe()
         os.close(end)
-        sink = Sink(f"/dev/fd/{other_end}", None, False)
+        sink = sink_to(f"/dev/fd/{other_end}")
         sink.write(runs_of(["x" * 10]))
         with pytest.raises(OutputClosed):
             sink.flush()
@@ -139,16 +152,19 @@ class TestARealProcess:
 class TestResume:
     def test_a_file_is_cut_where_the_checkpoint_says(self, tmp_path):
         (tmp_path / "output").write_text("one\ntwo\nthr")
-        sink = Sink(str(tmp_path / "output"), resume_at=OutputPosition(output_bytes=4))
-        sink._output.write("2\n")
+        output = OutputFile(str(tmp_path / "output"))
+        assert output.resume_at(4, zlib.crc32(b"one\n"))
+        assert (tmp_path / "output").read_text() == "one\ntwo\nthr"
+        sink = Sink(output, print_to_console=False, start=OutputPosition(1, 1, output_bytes=4))
+        sink.write(runs_of(["2\n"]))
         sink.close()
         assert (tmp_path / "output").read_text() == "one\n2\n"
+        assert sink.written[4:6] == (6, zlib.crc32(b"one\n2\n"))
 
-    @pytest.mark.parametrize("content", [None, "ab"])
-    def test_an_errors_file_that_is_too_short(self, tmp_path, content):
-        (tmp_path / "output").write_text("one\n")
+    @pytest.mark.parametrize("content", [None, b"", b"on", b"onE\n", b"One\ntwo\n"])
+    def test_a_change_anywhere_is_noticed(self, tmp_path, content):
         if content is not None:
-            (tmp_path / "errors").write_text(content)
-        files = [str(tmp_path / "output"), str(tmp_path / "errors")]
-        with pytest.raises(ResumeError, match="errors has changed"):
-            Sink(*files, resume_at=OutputPosition(output_bytes=4, errors_bytes=3))
+            (tmp_path / "output").write_bytes(content)
+        output = OutputFile(str(tmp_path / "output"))
+        assert not output.resume_at(4, zlib.crc32(b"one\n"))
+        output.close()

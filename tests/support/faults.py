@@ -19,6 +19,7 @@ from allennlp.data import Vocabulary
 import allennlp_parallel_predict  # noqa: F401  (registers the subcommand)
 from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
 from allennlp_parallel_predict.data.batching import Batching, InOrderBatching
+from allennlp_parallel_predict.data.files import OutputFile
 from allennlp_parallel_predict.data.inputs import Input
 from allennlp_parallel_predict.data.sinks import OutputPosition, Sink
 from allennlp_parallel_predict.data.sources import Source
@@ -107,7 +108,12 @@ def run(
     executor = executor or ProcessPoolExecutor(**{"num_workers": 2, **pool})
     source = inputs if isinstance(inputs, Source) else ListSource(inputs)
     output, errors = folder / "output", folder / "errors"
-    sink = Sink(str(output), str(errors), False, OnError(on_error))
+    sink = Sink(
+        OutputFile(str(output)),
+        OutputFile(str(errors)),
+        print_to_console=False,
+        on_error=OnError(on_error),
+    )
     started = time.monotonic()
     with executor.preparing():
         options = WorkerOptions(OnError(on_error), lockstep=batch_size == 1)
@@ -118,8 +124,8 @@ def run(
                 batching or InOrderBatching(batch_size),
                 executor,
                 sink,
-                Progress("never", source, False),
-                Interrupts(),
+                progress=Progress("never", source, False),
+                interrupts=Interrupts(),
                 max_errors=max_errors,
             ).run()
             restarts = executor.counts().restarts

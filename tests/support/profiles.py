@@ -7,6 +7,7 @@ from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
 from allennlp_parallel_predict.common.recorder import Recorder, current, recording, stage
 from allennlp_parallel_predict.common.stages import ENDING, STARTING_WORKERS
 from allennlp_parallel_predict.data.batching import Batching, InOrderBatching
+from allennlp_parallel_predict.data.files import OutputFile
 from allennlp_parallel_predict.data.sinks import Sink
 from allennlp_parallel_predict.data.sources import Source
 from allennlp_parallel_predict.executors import Executor, ProcessPoolExecutor
@@ -49,14 +50,16 @@ def profiled(
     if is_profiled:
         profile = profile or RunProfile(with_timeline=True)
     output = os.path.join(folder, "output")
-    sink = Sink(output, None, False, OnError(on_error))
+    sink = Sink(OutputFile(output), print_to_console=False, on_error=OnError(on_error))
     with executor.preparing(), recording(profile or Recorder()):
         options = WorkerOptions(OnError(on_error), False, profile=current().detail)
         try:
             with stage(STARTING_WORKERS):
                 executor.start(predictor or TimedPredictor(), options)
             progress = Progress("never", source, False)
-            Pipeline(source, batching, executor, sink, progress, Interrupts()).run()
+            Pipeline(
+                source, batching, executor, sink, progress=progress, interrupts=Interrupts()
+            ).run()
             sink.close()
             with stage(ENDING):
                 executor.close()

@@ -1,0 +1,149 @@
+"""What one run of the command was asked for."""
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional
+
+from allennlp.common.file_utils import cached_path
+
+from allennlp_parallel_predict.common.errors import (
+    ResumeError,
+    SettingsError,
+    user_error_context,
+)
+from allennlp_parallel_predict.data.files import check_files, is_regular
+from allennlp_parallel_predict.data.sharding import Shard
+from allennlp_parallel_predict.data.sources import STDIN, reads_once
+from allennlp_parallel_predict.pipeline.checkpoint import Identity
+from allennlp_parallel_predict.settings import Settings
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """
+    The flags of a run, under the names that they have there. Those of `allennlp predict` mean the
+    same; the others are described by `allennlp parallel-predict --help`.
+    """
+
+    archive_file: str
+    input_file: str
+    output_file: Optional[str] = None
+    errors_file: Optional[str] = None
+    weights_file: Optional[str] = None
+    predictor: Optional[str] = None
+    predictor_args: str = ""
+    overrides: str = ""
+    use_dataset_reader: bool = False
+    dataset_reader_choice: str = "validation"
+    multitask_head: Optional[str] = None
+    include_package: List[str] = field(default_factory=list)
+    silent: bool = False
+    shard: Optional[str] = None
+    resume: bool = False
+    overwrite: bool = False
+    profile: Optional[str] = None
+    profile_trace: Optional[str] = None
+    profile_plot: Optional[str] = None
+    parallel_config: Optional[str] = None
+
+    @property
+    def writes_nothing(self) -> bool:
+        return self.silent and not self.output_file
+
+    def check(self) -> None:
+        """
+        Finds the mistakes that can be found before the archive is loaded, which may take minutes.
+
+        # Raises
+
+        `SettingsError`, `ResumeError`
+            If flags do not go together.
+        `OSError`
+            If the input cannot be read or the output not be written.
+        """
+        if self.resume and self.overwrite:
+            raise SettingsError("give --resume or --overwrite, not both")
+        if self.shard is not None:
+            Shard.parse(self.shard)
+            if reads_once(self.input_file):
+                raise SettingsError(
+                    "--shard needs an input file that can be read twice, as it counts the inputs "
+                    f"first, and {self._input} cannot"
+                )
+        if self.resume and not (self.output_file and is_regular(self.output_file)):
+            raise ResumeError("--resume needs an --output-file that is a file")
+        if self.resume and reads_once(self.input_file):
+            raise ResumeError(
+                "--resume needs an input that is a file: what an interrupted run has read from "
+                f"{self._input} is gone"
+            )
+        check_files(self._files_written(), self._files_read())
+        self._check_input()
+
+    @property
+    def _input(self) -> str:
+        return "the standard input" if self.input_file == STDIN else self.input_file
+
+    def _check_input(self) -> None:
+        if self.use_dataset_reader or reads_once(self.input_file):
+            return
+        try:
+            with user_error_context("cannot read the input file", OSError):
+                with open(cached_path(self.input_file), "rb"):
+                    pass
+        except OSError:
+            if self.output_file and is_regular(self.output_file):
+                # As after `predict`, the output exists; unlike there, its former content stays.
+                open(self.output_file, "a").close()
+            raise
+
+    def _files_written(self) -> Dict[str, str]:
+        output = self.output_file
+        has_checkpoint = output is not None and is_regular(output)
+        files = {
+            "--output-file": output,
+            "--errors-file": self.errors_file,
+            "the checkpoint": f"{output}.checkpoint" if has_checkpoint else None,
+            "the temporary checkpoint": f"{output}.checkpoint.tmp" if has_checkpoint else None,
+            "--profile": self.profile,
+            "--profile-trace": self.profile_trace,
+            "--profile-plot": self.profile_plot,
+        }
+        return {name: path for name, path in files.items() if path}
+
+    def _files_read(self) -> Dict[str, str]:
+        files = {
+            "the input": self.input_file,
+            "the archive": self.archive_file,
+            "--weights-file": self.weights_file,
+            "--parallel-config": self.parallel_config,
+        }
+        return {name: path for name, path in files.items() if path}
+
+    def identity(self, settings: Settings) -> Identity:
+        """What the output depends on."""
+        flags = (
+            "predictor",
+            "predictor_args",
+            "overrides",
+            "use_dataset_reader",
+            "dataset_reader_choice",
+            "multitask_head",
+            "include_package",
+            "errors_file",
+            "shard",
+        )
+        files = {
+            "input file": self.input_file,
+            "archive": self.archive_file,
+            "weights file": self.weights_file,
+        }
+        return Identity(
+            {name: path for name, path in files.items() if path},
+            {
+                "on_error": settings.on_error,
+                "number of threads per worker": settings.executor.threads(),
+                "exact": settings.is_exact,
+                "batching": settings.batching.settings(),
+                **{f"--{flag.replace('_', '-')}": getattr(self, flag) for flag in flags},
+            },
+        )
