@@ -1,9 +1,16 @@
 """What one run of the command was asked for."""
 
+import contextlib
+import os
+import re
+import tarfile
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional
 
+from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path
+from allennlp.models.archival import CONFIG_NAME
+from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.common.errors import (
     ResumeError,
@@ -15,6 +22,9 @@ from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sources import STDIN, reads_once
 from allennlp_parallel_predict.pipeline.checkpoint import Identity
 from allennlp_parallel_predict.settings import Settings
+
+_NAMED_IN_FULL = re.compile(r"""["']?type["']?\s*:\s*["'][^"']*\.""")
+"""A class like `library.models.Tagger`: its import may register a predictor."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +86,22 @@ class RunConfig:
                 "--resume needs an input that is a file: what an interrupted run has read from "
                 f"{self._input} is gone"
             )
+        self._check_archive()
         check_files(self._files_written(), self._files_read())
         self._check_input()
 
     @property
     def _input(self) -> str:
         return "the standard input" if self.input_file == STDIN else self.input_file
+
+    def _check_archive(self) -> None:
+        with user_error_context(f"cannot load the archive {self.archive_file}", OSError):
+            path = cached_path(self.archive_file)
+        if self.predictor is None or self.predictor in Predictor.list_available():
+            return
+        if not _NAMED_IN_FULL.search(self.overrides + _config_of(path)):
+            with user_error_context("--predictor", ConfigurationError):
+                Predictor.by_name(self.predictor)
 
     def _check_input(self) -> None:
         if self.use_dataset_reader or reads_once(self.input_file):
@@ -147,3 +167,15 @@ class RunConfig:
                 **{f"--{flag.replace('_', '-')}": getattr(self, flag) for flag in flags},
             },
         )
+
+
+def _config_of(archive: str) -> str:
+    """The configuration of an archive; of one that is damaged, nothing: loading it will say so."""
+    with contextlib.suppress(OSError, EOFError, tarfile.TarError, KeyError, UnicodeDecodeError):
+        if os.path.isdir(archive):
+            with open(os.path.join(archive, CONFIG_NAME), encoding="utf-8") as file:
+                return file.read()
+        with tarfile.open(archive) as tar:
+            content = tar.extractfile(CONFIG_NAME)
+            return content.read().decode("utf-8") if content is not None else ""
+    return "{type: 'not.known'}"
