@@ -22,7 +22,8 @@ from allennlp.models import Model
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.common.messages import Batch, BatchKind, WorkerOptions
-from allennlp_parallel_predict.executors import Executor, ProcessPoolExecutor, RayExecutor
+from allennlp_parallel_predict.executors import Executor, ProcessPoolExecutor
+from allennlp_parallel_predict.executors.ray.executor import RayExecutor
 from allennlp_parallel_predict.models.archives import load_predictor
 from benchmarks import predictors, report  # noqa: F401  (the predictors are registered)
 from benchmarks.workloads import prepare

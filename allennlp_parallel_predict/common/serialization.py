@@ -10,10 +10,36 @@ from allennlp_parallel_predict.common.messages import BatchResult, Failure
 from allennlp_parallel_predict.common.remote_errors import RemoteError
 
 
-LENGTH = struct.Struct("!Q")
-"""What precedes each message on a connection: its length."""
+_HEADER = struct.Struct("!4sQ")
+_MARK = b"\xa7apP"
+HEADER_SIZE = _HEADER.size
+MAX_SIZE = 1 << 36
+"""Bytes of the largest message."""
 SMALL = 1 << 18
 """Bytes up to which a message is copied behind its length, which saves a system call."""
+
+
+def pack_header(size: int) -> bytes:
+    """What precedes a message of so many bytes on a connection."""
+    return _HEADER.pack(_MARK, size)
+
+
+def unpack_header(data: Any, start: int = 0) -> int:
+    """
+    # Returns
+
+    `int`
+        The size of the message that follows.
+
+    # Raises
+
+    `ValueError`
+        If this is no header: somebody else has written to the connection.
+    """
+    mark, size = _HEADER.unpack_from(data, start)
+    if mark != _MARK or size > MAX_SIZE:
+        raise ValueError(f"{bytes(data[start : start + HEADER_SIZE])!r} begins no message")
+    return int(size)
 
 
 def dumps(value: Any) -> bytes:

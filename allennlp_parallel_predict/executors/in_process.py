@@ -16,7 +16,8 @@ from allennlp_parallel_predict.worker.worker import Worker
 @Executor.register("in_process")
 class InProcessExecutor(Executor):
     """
-    One worker, in this process: for debugging, profiling, and comparison.
+    One worker, in this process: for debugging, profiling, and comparison. What is raised here that
+    is no `Exception`, such as an interrupt, is meant for the process and ends the run.
 
     # Parameters
 
@@ -34,7 +35,7 @@ class InProcessExecutor(Executor):
 
     @overrides
     def start(self, predictor: Predictor, options: WorkerOptions) -> None:
-        self._worker = Worker(predictor, options)
+        self._worker = Worker(predictor, options, failures=Exception)
 
     @overrides
     def has_room(self) -> bool:

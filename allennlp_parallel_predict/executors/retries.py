@@ -1,15 +1,8 @@
-"""What happens to a batch whose worker died, and when to give up."""
+"""What happens to a batch whose worker died."""
 
 from typing import Dict, Optional
 
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, Failure, OnError
-
-MAX_DEATHS_IN_A_ROW = 3
-"""
-Of one worker, while it loads or over different inputs, without a finished batch in between: a model
-that can never work must not loop. Trying the same input again does not count, and a batch of
-several is judged by its inputs.
-"""
 
 
 class Task:

@@ -24,7 +24,6 @@ from allennlp_parallel_predict.common.remote_errors import RemoteError
 from allennlp_parallel_predict.executors.base import Executor
 from allennlp_parallel_predict.executors.inflight_window import InflightWindow
 from allennlp_parallel_predict.executors.retries import (
-    MAX_DEATHS_IN_A_ROW,
     PoisonIsolation,
     Task,
     failed_result,
@@ -57,6 +56,9 @@ class SupervisedExecutor(Executor):
         How often a batch whose worker died is tried again before its inputs are tried one by one.
     allow_stateful_model : `bool`, optional (default = `False`)
         Whether a model whose output depends on the batches before may run in several workers.
+    max_deaths : `int`, optional (default = `3`)
+        How often in a row a worker may die while it loads or waits, and the inputs that no worker
+        may survive before any batch is finished: a model that can never work must not loop.
 
     # Raises
 
@@ -74,17 +76,23 @@ class SupervisedExecutor(Executor):
         batch_timeout: Optional[float] = None,
         max_retries: int = 1,
         allow_stateful_model: bool = False,
+        max_deaths: int = 3,
     ) -> None:
-        check_at_least(1, num_workers=num_workers)
+        check_at_least(1, num_workers=num_workers, max_deaths=max_deaths)
         check_at_least(0, max_retries=max_retries)
         check_over_0(batch_timeout=batch_timeout)
         self._batch_timeout = batch_timeout
         self._max_retries = max_retries
         self._allow_stateful_model = allow_stateful_model
+        self._max_deaths = max_deaths
 
     def _begin(self, predictor: Predictor, options: WorkerOptions) -> None:
         """The first step of `start`: from here on the number of workers is known."""
         self._on_error = options.on_error
+        self._first_number: Optional[int] = None
+        self._has_worked = False
+        self._lost_before_that = 0
+        self._last_loss: Optional[WorkerError] = None
         encoder = stateful_encoder(predictor._model)
         if encoder is not None:
             self._note_state(f"its module {encoder} is stateful")
@@ -138,6 +146,8 @@ class SupervisedExecutor(Executor):
 
     @overrides
     def submit(self, batch: Batch) -> None:
+        if self._first_number is None:
+            self._first_number = batch.number
         self._window.enter(batch)
         self._queue(Task(batch))
         if not self._may_wait():
@@ -159,6 +169,11 @@ class SupervisedExecutor(Executor):
         raise NotImplementedError
 
     def _settle(self, task: Task, result: BatchResult, size: int) -> List[BatchResult]:
+        """Takes what a worker has brought; returns what may leave the executor."""
+        self._has_worked = True
+        return self._deliver(task, result, size)
+
+    def _deliver(self, task: Task, result: BatchResult, size: int) -> List[BatchResult]:
         """Takes the result of a task to where it belongs; returns what may leave the executor."""
         if task.isolation is not None:
             merged = task.isolation.add(task, result)
@@ -202,15 +217,17 @@ class SupervisedExecutor(Executor):
                 f"{error}. What this model predicts depends on the batches that it saw before "
                 f"({self.state_change}), and that state is lost: start the run anew"
             )
-        is_first_time = suspect is None or (len(suspect.batch.values) == 1 and not suspect.deaths)
-        if is_first_time and not exonerated:
+        if suspect is None and not exonerated:
             worker.deaths_in_a_row += 1
         others = [task for task in worker.tasks if task is not suspect]
         self._in_work -= len(worker.tasks)
         worker.tasks.clear()
         self._queue(*others, first=True)
-        if worker.deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
-            raise WorkerDied(f"{error}; it is the third time in a row, so the run ends here")
+        if worker.deaths_in_a_row >= self._max_deaths:
+            raise WorkerDied(
+                f"{error}; it is the {_ordinal(self._max_deaths)} time in a row, so the run ends "
+                "here"
+            )
         logger.warning("%s; it is replaced", error)
         self._pool.replace(worker)
         # Last, as it may end this pool: where an input of the batch has shown that the model keeps
@@ -233,7 +250,9 @@ class SupervisedExecutor(Executor):
         results: List[BatchResult] = []
         for lost in (t for t in tasks if t.offset in abandoned):
             failure = Failure(0, RemoteError.of(error))
-            results += self._settle(lost, failed_result(lost.batch, failure, self._on_error), 0)
+            results += self._deliver(lost, failed_result(lost.batch, failure, self._on_error), 0)
+            self._lost_before_that += not self._has_worked
+            self._last_loss = error
         return results
 
     @overrides
@@ -241,8 +260,30 @@ class SupervisedExecutor(Executor):
         if number in self._window.batches:
             self._abandoned.setdefault(number, set()).update(offsets)
 
+    def _check_that_it_works(self) -> None:
+        """
+        Called before anything else happens, so that what is lost by now is known to the caller: a
+        run that is resumed again and again gets further each time.
+
+        # Raises
+
+        `WorkerDied`
+            If no worker has ever finished a batch, and too many inputs are lost.
+        """
+        if self._has_worked or self._lost_before_that < self._max_deaths:
+            return
+        if self._first_number not in self._window.batches:
+            raise WorkerDied(
+                f"{self._last_loss}; that was the {_ordinal(self._lost_before_that)} input, and "
+                "none could be predicted, so the run ends here"
+            )
+
     def _describe_workers(self, how: str) -> str:
         return f"{self.num_workers} worker{'s' * (self.num_workers > 1)} ({how})"
+
+
+def _ordinal(number: int) -> str:
+    return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
 
 
 def check_at_least(minimum: int, **values: Optional[float]) -> None:

@@ -4,7 +4,12 @@ import socket
 from typing import Optional
 
 from allennlp_parallel_predict.common.recorder import in_stage, stage
-from allennlp_parallel_predict.common.serialization import LENGTH, SMALL
+from allennlp_parallel_predict.common.serialization import (
+    SMALL,
+    HEADER_SIZE,
+    pack_header,
+    unpack_header,
+)
 from allennlp_parallel_predict.common.stages import RECEIVING, SENDING
 
 
@@ -12,19 +17,19 @@ from allennlp_parallel_predict.common.stages import RECEIVING, SENDING
 def send_blocking(sock: socket.socket, message: bytes) -> None:
     """The worker's way to send."""
     if len(message) < SMALL:
-        sock.sendall(LENGTH.pack(len(message)) + message)
+        sock.sendall(pack_header(len(message)) + message)
     else:
-        sock.sendall(LENGTH.pack(len(message)))
+        sock.sendall(pack_header(len(message)))
         sock.sendall(message)
 
 
 def receive_blocking(sock: socket.socket) -> Optional[bytearray]:
     """The worker's way to receive; `None` if the parent has finished or is gone."""
-    header = _receive_exactly(sock, LENGTH.size)  # outside of all stages, which is waiting
+    header = _receive_exactly(sock, HEADER_SIZE)  # outside of all stages, which is waiting
     if header is None:
         return None
     with stage(RECEIVING):
-        return _receive_exactly(sock, LENGTH.unpack(header)[0])
+        return _receive_exactly(sock, unpack_header(header))
 
 
 def is_readable(sock: socket.socket) -> bool:

@@ -191,6 +191,9 @@ def _send_result(sock: socket.socket, result: BatchResult) -> None:
 
 
 def _become_worker(parent: int) -> None:
+    # A group of its own, which the parent can end with all that the predictor has started.
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
     # Ctrl-C reaches every process of a terminal; what it means is the parent's to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -8,7 +8,7 @@ predicted, then each output is dumped just before its input is described.
 import io
 import pickle
 from contextlib import redirect_stdout
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Type
 
 import torch
 from allennlp.predictors import Predictor
@@ -43,6 +43,8 @@ class Worker:
         How to treat failures and what to send back.
     lockstep : `Lockstep`, optional (default = `None`)
         The way to predict several batches at once.
+    failures : `Type[BaseException]`, optional (default = `BaseException`)
+        What a predictor may raise that is a failure of its input; anything else ends `predict`.
 
     # Examples
 
@@ -52,8 +54,13 @@ class Worker:
     """
 
     def __init__(
-        self, predictor: Predictor, options: WorkerOptions, lockstep: Optional[Lockstep] = None
+        self,
+        predictor: Predictor,
+        options: WorkerOptions,
+        lockstep: Optional[Lockstep] = None,
+        failures: Type[BaseException] = BaseException,
     ) -> None:
+        self._failures = failures
         self._predictor = predictor
         self._options = options
         self._lockstep = lockstep
@@ -107,7 +114,7 @@ class Worker:
         return attempt.result(self._state_change())
 
     def _attempt(self, batch: Batch) -> "_Attempt":
-        return _Attempt(self._predictor, self._options, batch, self._counters)
+        return _Attempt(self._predictor, self._options, batch, self._counters, self._failures)
 
     def _state_change(self) -> Optional[str]:
         change = self._state.change() or self._counters.change()
@@ -116,17 +123,44 @@ class Worker:
         return change
 
 
+class _CapturedOutput(io.TextIOWrapper):
+    """What is printed, also through `sys.stdout.buffer`."""
+
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        super().__init__(
+            self._bytes, "utf-8", errors="surrogatepass", newline="", write_through=True
+        )
+
+    def take(self) -> str:
+        """What has been printed since the last call."""
+        data = self._bytes.getvalue()
+        if data:
+            self._bytes.seek(0)
+            self._bytes.truncate()
+        try:
+            return data.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return data.decode("utf-8", "backslashreplace")
+
+
 class _Attempt:
     """The work on one batch, and what it has brought so far."""
 
     def __init__(
-        self, predictor: Predictor, options: WorkerOptions, batch: Batch, counters: InputCounters
+        self,
+        predictor: Predictor,
+        options: WorkerOptions,
+        batch: Batch,
+        counters: InputCounters,
+        failure_type: Type[BaseException],
     ) -> None:
+        self._failure_type = failure_type
         self._predictor = predictor
         self._options = options
         self._batch = batch
         self._counters = counters
-        self.stdout = io.StringIO()
+        self.stdout = _CapturedOutput()
         self._outputs: Dict[int, Any] = {}
         self._descriptions: Dict[int, Optional[str]] = {}
         self._printed: Dict[int, str] = {}
@@ -165,7 +199,7 @@ class _Attempt:
         for offset in offsets:
             try:
                 loaded[offset] = load(values[offset])
-            except BaseException as error:
+            except self._failure_type as error:
                 self._fail(offset, error)
                 if self._fatal is not None:
                     break
@@ -197,7 +231,7 @@ class _Attempt:
             try:
                 self._take_all(offsets, self._group(list(loaded.values())))
                 return
-            except BaseException as error:
+            except self._failure_type as error:
                 problem = error
             done = len(self._outputs) - before
             if done == 0 and len(offsets) > 1:
@@ -211,7 +245,7 @@ class _Attempt:
             loaded = self._load(offsets)
 
     def _take_all(self, offsets: List[int], group: Iterator[Tuple[Any, Optional[str]]]) -> None:
-        is_described, has_printed = self._options.echo_inputs, self.stdout.tell
+        is_described, has_printed = self._options.echo_inputs, self.stdout.buffer.tell
         for offset, (output, description) in zip(offsets, group):
             self._outputs[offset] = output
             if is_described:
@@ -242,7 +276,7 @@ class _Attempt:
             self._count_from(offset)
             try:
                 list(self._group(list(self._load([offset]).values())))
-            except BaseException:
+            except self._failure_type:
                 return offset
         return offsets[0]
 
@@ -271,10 +305,9 @@ class _Attempt:
             yield output, describe(model_input)
 
     def _take_printed(self, offset: int) -> None:
-        if self.stdout.tell():
-            self._printed[offset] = self._printed.get(offset, "") + self.stdout.getvalue()
-            self.stdout.seek(0)
-            self.stdout.truncate()
+        printed = self.stdout.take()
+        if printed:
+            self._printed[offset] = self._printed.get(offset, "") + printed
 
     def _fail(self, offset: int, error: BaseException) -> None:
         failure = Failure(offset, RemoteError.of(error))

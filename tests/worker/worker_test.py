@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from typing import Any, Dict, List
 
 import pytest
@@ -181,3 +182,15 @@ def test_a_model_that_changes_itself_is_found_out():
     assert worker.predict(batch).state_change is None
     torch.rand(1)
     assert "random" in worker.predict(batch).state_change
+
+
+def test_bytes_that_are_printed_are_caught_with_the_text():
+    class Printing(RecordingPredictor):
+        def predict_json(self, inputs):
+            print("text, ", end="")
+            sys.stdout.buffer.write("b\u00fcffer, ".encode() + b"\xff")
+            return super().predict_json(inputs)
+
+    worker = Worker(Printing(), WorkerOptions())
+    result = worker.predict(Batch(0, BatchKind.LINES, ['{"n": 1}'], [0], [1]))
+    assert result.printed == {0: "text, b\u00fcffer, \\xff"}

@@ -11,7 +11,12 @@ from collections import deque
 from typing import Deque, List, Tuple
 
 from allennlp_parallel_predict.common.recorder import in_stage
-from allennlp_parallel_predict.common.serialization import LENGTH, SMALL
+from allennlp_parallel_predict.common.serialization import (
+    SMALL,
+    HEADER_SIZE,
+    pack_header,
+    unpack_header,
+)
 from allennlp_parallel_predict.common.stages import RECEIVING, SENDING
 
 _READ_SIZE = 1 << 18
@@ -25,13 +30,15 @@ class Channel:
         self.socket = sock
         self._unsent: Deque[memoryview] = deque()
         self._received = bytearray()
+        self.is_garbled = False
+        """Whether something came that is no message: a predictor has written to the socket."""
 
     def send(self, message: bytes) -> bool:
         """Sends what the socket takes now; returns whether that was everything (else `flush`)."""
         if len(message) < SMALL:
-            self._unsent.append(memoryview(LENGTH.pack(len(message)) + message))
+            self._unsent.append(memoryview(pack_header(len(message)) + message))
         else:
-            self._unsent += [memoryview(LENGTH.pack(len(message))), memoryview(message)]
+            self._unsent += [memoryview(pack_header(len(message))), memoryview(message)]
         return self.flush()
 
     @in_stage(SENDING)
@@ -61,28 +68,35 @@ class Channel:
         # Returns
 
         `Tuple[List[memoryview], bool]`
-            The messages that are complete by now, and whether the other end is gone.
+            The messages that are complete by now, and whether the other end is gone, or can no
+            longer be understood.
         """
+        if self.is_garbled:
+            return [], True
         while True:
             try:
                 data = self.socket.recv(_READ_SIZE)
             except BlockingIOError:
-                return self._take_messages(), False
+                return self._take_messages(), self.is_garbled
             except OSError:
                 data = b""
             self._received += data
             if not data or not everything:
-                return self._take_messages(), not data
+                return self._take_messages(), not data or self.is_garbled
 
     def _take_messages(self) -> List[memoryview]:
         messages = []
         received, start = memoryview(self._received), 0
-        while len(received) - start >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(received, start)
-            end = start + LENGTH.size + length
+        while len(received) - start >= HEADER_SIZE:
+            body = start + HEADER_SIZE
+            try:
+                end = body + unpack_header(received, start)
+            except ValueError:
+                self.is_garbled = True
+                break
             if len(received) < end:
                 break
-            messages.append(received[start + LENGTH.size : end])
+            messages.append(received[body:end])
             start = end
         if start:
             self._received = bytearray(received[start:])  # the messages are views of the old one

@@ -41,7 +41,6 @@ from allennlp_parallel_predict.executors.pool.worker_pool import (
     WorkerPool,
     describe_end,
 )
-from allennlp_parallel_predict.executors.retries import MAX_DEATHS_IN_A_ROW
 from allennlp_parallel_predict.executors.supervised import (
     PREFETCH,
     SupervisedExecutor,
@@ -78,6 +77,9 @@ class ProcessPoolExecutor(SupervisedExecutor):
     allow_stateful_model : `bool`, optional (default = `False`)
         Whether a model whose output depends on the batches before may still run in several
         workers, so that the output differs from `allennlp predict`'s.
+    max_deaths : `int`, optional (default = `3`)
+        How often in a row a worker may die while it loads or waits, and the inputs that no worker
+        may survive before any batch is finished: more end the run with an error.
     pin_cpus : `bool`, optional (default = `True`)
         Whether each worker stays on a CPU of its own, if there is one of one thread for each CPU.
     lockstep : `bool`, optional (default = `None`)
@@ -106,8 +108,9 @@ class ProcessPoolExecutor(SupervisedExecutor):
         allow_stateful_model: bool = False,
         pin_cpus: bool = True,
         lockstep: Optional[bool] = None,
+        max_deaths: int = 3,
     ) -> None:
-        super().__init__(num_workers, batch_timeout, max_retries, allow_stateful_model)
+        super().__init__(num_workers, batch_timeout, max_retries, allow_stateful_model, max_deaths)
         check_at_least(1, threads_per_worker=threads_per_worker)
         check_at_least(1, max_batches_per_worker=max_batches_per_worker)
         self.cuda_devices = cuda_devices or []
@@ -176,7 +179,7 @@ class ProcessPoolExecutor(SupervisedExecutor):
                 break
             task = self._waiting.popleft()
             self._pool.give(worker, task)
-            if self._unclear_deaths >= MAX_DEATHS_IN_A_ROW:
+            if self._unclear_deaths >= self._max_deaths:
                 task.is_alone = True
             given.setdefault(worker, []).append((*task.batch.to_message(), task.is_alone))
             if not self._pool.sends_in_bulk():
@@ -195,6 +198,7 @@ class ProcessPoolExecutor(SupervisedExecutor):
     def collect(
         self, timeout: Optional[float] = None, wake: Sequence[int] = ()
     ) -> List[BatchResult]:
+        self._check_that_it_works()
         self._hand_out()
         events = self._pool.wait(timeout, wake)
         messages = [event.message for event in events if event.message is not None]
@@ -303,7 +307,10 @@ class ProcessPoolExecutor(SupervisedExecutor):
                 f"{worker} was over the batch_timeout of {self._batch_timeout} s and was ended "
                 + where
             )
-        return WorkerDied(f"{worker} {describe_end(worker.process)} {where}")
+        how = describe_end(worker.process)
+        if worker.process.channel.is_garbled:
+            how = "was ended as something wrote into its connection with the parent"
+        return WorkerDied(f"{worker} {how} {where}")
 
     @overrides
     def close(self) -> None:

@@ -66,16 +66,17 @@ class WorkerProcess:
     def poll(self) -> Optional[int]:
         """The exit status, negative for a signal, or `None` while the process lives."""
         if self._status is None:
-            if self._child is not None:
-                self._status = self._child.poll()
-            else:
-                self._status = _reap(self.pid)
+            if _has_ended(self.pid):
+                # Before the process is reaped: after that, its number may be another's.
+                _signal_group(self.pid, signal.SIGKILL)
+            self._status = self._child.poll() if self._child is not None else _reap(self.pid)
         return self._status
 
     def signal(self, number: int) -> None:
-        if self.poll() is None:
+        """Signals the process, and those that it has started."""
+        if self.poll() is None and not _signal_group(self.pid, number):
             try:
-                os.kill(self.pid, number)
+                os.kill(self.pid, number)  # it does not lead its group yet
             except ProcessLookupError:
                 pass
 
@@ -85,6 +86,25 @@ class WorkerProcess:
         while self.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
         return self._status
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process waits to be reaped."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
+
+
+def _signal_group(leader: int, number: int) -> bool:
+    """Signals the processes of a group; returns whether there is one."""
+    try:
+        os.killpg(leader, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _reap(pid: int) -> Optional[int]:

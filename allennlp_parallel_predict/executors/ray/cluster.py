@@ -25,6 +25,8 @@ from typing import Any, Dict, List, Optional, Tuple
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.executors.ray.actor import SINGLE_FILES
 
+logger = logging.getLogger(__name__)
+
 LOCAL = "local"
 """The address of a cluster of this machine alone."""
 
@@ -38,14 +40,14 @@ class Connection:
 
     # Parameters
 
-    address : `str`
+    address : `str`, optional
         See `RayExecutor`.
     runtime_env : `Dict[str, Any]`, optional (default = `None`)
         See `RayExecutor`.
     """
 
-    def __init__(self, address: str, runtime_env: Optional[Dict[str, Any]]) -> None:
-        if address not in ("auto", LOCAL) and not _host_and_port(address):
+    def __init__(self, address: Optional[str], runtime_env: Optional[Dict[str, Any]]) -> None:
+        if address not in (None, "auto", LOCAL) and not _host_and_port(str(address)):
             raise SettingsError(
                 f'executor.address must be "auto", "local" or "host:port", but it is {address!r}'
             )
@@ -71,29 +73,45 @@ class Connection:
             ) from error
         if ray.is_initialized():
             return ray
-        address = (
-            os.environ.get("RAY_ADDRESS", "auto") if self._address == "auto" else self._address
-        )
+        address = self._address or "auto"
+        if address == "auto":
+            address = os.environ.get("RAY_ADDRESS") or "auto"
         _check_reachable(address)
         in_main_thread = threading.current_thread() is threading.main_thread()
         on_sigterm = signal.getsignal(signal.SIGTERM)
-        more: Dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                environment = self._runtime_env
-                if environment is None:
-                    environment = {"py_modules": local_code(Path(folder))}
-                ray.init(
-                    address=address, runtime_env=environment, logging_level=logging.WARNING, **more
-                )
-            self._is_ours = True
+            self._join(ray, address)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             ray.shutdown()
             raise SettingsError(f"cannot join the Ray cluster at {address}: {error}") from error
         finally:
             if in_main_thread:
                 signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in its place
+        self._is_ours = True
         return ray
+
+    def _join(self, ray: Any, address: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            environment = self._runtime_env
+            if environment is None:
+                code = local_code(Path(folder))
+                environment = {"py_modules": code} if code else {}  # Ray refuses an empty list
+            options: Dict[str, Any] = {
+                "runtime_env": environment,
+                "logging_level": logging.WARNING,
+            }
+            try:
+                if address != LOCAL:
+                    ray.init(address=address, **options)
+                    return
+            except ConnectionError:
+                if self._address is not None or address != "auto":
+                    raise
+                logger.warning(
+                    "No Ray cluster runs on this machine and RAY_ADDRESS names none, so a local "
+                    "one is started, which ends with the run."
+                )
+            ray.init(address=LOCAL, include_dashboard=False, **options)
 
     def close(self) -> None:
         """Disconnects, if it was this that had connected; a local cluster ends."""

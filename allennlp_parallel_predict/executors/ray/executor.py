@@ -49,9 +49,10 @@ class RayExecutor(SupervisedExecutor):
 
     # Parameters
 
-    address : `str`, optional (default = `"auto"`)
-        The cluster: `"auto"` for the one that this machine is part of, or that `RAY_ADDRESS` names;
-        its `"host:port"`; or `"local"` for one of this machine alone that ends with the run.
+    address : `str`, optional (default = `None`)
+        The cluster: its `"host:port"`; `"auto"` for the one that `RAY_ADDRESS` names or that this
+        machine is part of; or `"local"` for one of this machine alone that ends with the run. By
+        default `"auto"`, or `"local"` if there is none, as in Ray.
     num_workers : `int`, optional (default = `None`)
         The number of workers; by default as many as the cluster's CPUs, or GPUs, suffice for.
     num_cpus_per_worker : `float`, optional (default = `1`)
@@ -67,6 +68,9 @@ class RayExecutor(SupervisedExecutor):
     allow_stateful_model : `bool`, optional (default = `False`)
         Whether a model whose output depends on the batches before may still run in several
         workers, so that the output differs from `allennlp predict`'s.
+    max_deaths : `int`, optional (default = `3`)
+        How often in a row a worker may die while it loads or waits, and the inputs that no worker
+        may survive before any batch is finished: more end the run with an error.
     runtime_env : `Dict[str, Any]`, optional (default = `None`)
         Ray's runtime environment; by default it has the imported code that is not installed.
 
@@ -78,7 +82,7 @@ class RayExecutor(SupervisedExecutor):
 
     def __init__(
         self,
-        address: str = "auto",
+        address: Optional[str] = None,
         num_workers: Optional[int] = None,
         num_cpus_per_worker: float = 1,
         num_gpus_per_worker: float = 0,
@@ -87,8 +91,9 @@ class RayExecutor(SupervisedExecutor):
         max_retries: int = 1,
         allow_stateful_model: bool = False,
         runtime_env: Optional[Dict[str, Any]] = None,
+        max_deaths: int = 3,
     ) -> None:
-        super().__init__(num_workers, batch_timeout, max_retries, allow_stateful_model)
+        super().__init__(num_workers, batch_timeout, max_retries, allow_stateful_model, max_deaths)
         check_over_0(num_cpus_per_worker=num_cpus_per_worker)
         check_at_least(0, num_gpus_per_worker=num_gpus_per_worker)
         self._connection = Connection(address, runtime_env)
@@ -156,6 +161,7 @@ class RayExecutor(SupervisedExecutor):
     def collect(
         self, timeout: Optional[float] = None, wake: Sequence[int] = ()
     ) -> List[BatchResult]:
+        self._check_that_it_works()
         results: List[BatchResult] = []
         pool = self._running()
         for event in pool.wait(timeout, wake):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from allennlp_parallel_predict.common.serialization import dumps
+from allennlp_parallel_predict.common.serialization import dumps, pack_header
 from allennlp_parallel_predict.executors.pool.channel import Channel
 from allennlp_parallel_predict.worker.connection import receive_blocking, send_blocking
 
@@ -81,13 +81,23 @@ def test_both_ways_at_once(ends):
 
 def test_byte_by_byte(ends):
     channel, theirs = ends
-    for byte in (3).to_bytes(8, "big") + b"abc" + (0).to_bytes(8, "big"):
+    for byte in pack_header(3) + b"abc" + pack_header(0):
         assert channel.receive() == ([], False)
         theirs.send(bytes([byte]))
         messages, _ = channel.receive()
         if messages:
             assert messages in ([b"abc"], [b""])
     assert channel.receive() == ([], False)
+
+
+@pytest.mark.parametrize("garbage", [b"some text of a predictor's", b"\0" * 40])
+def test_what_is_no_message_ends_it(ends, garbage):
+    channel, theirs = ends
+    send_blocking(theirs, b"a result")
+    theirs.send(garbage)
+    send_blocking(theirs, b"another")
+    assert channel.receive() == ([b"a result"], True)
+    assert channel.receive() == ([], True) and channel.is_garbled
 
 
 def test_what_was_sent_before_the_end_is_received(ends):

@@ -16,7 +16,7 @@ from allennlp_parallel_predict.executors import ProcessPoolExecutor
 from allennlp_parallel_predict.executors.pool import executor as executor_module
 from allennlp_parallel_predict.executors.pool import launcher
 from allennlp_parallel_predict.executors.pool import worker_process
-from tests.support.faults import ListSource, expected, numbered, predictor_of, run
+from tests.support.faults import ListSource, expected, numbered, predictor_of, run, wait_until
 from tests.support.running import workers
 
 pytestmark = pytest.mark.timeout(90)
@@ -102,12 +102,26 @@ class TestADeadWorker:
         assert (ran.output, ran.restarts) == (calm.output, 20)
         assert (ran.seconds - calm.seconds) / 20 < 0.25
 
-    def test_a_process_that_it_started_may_stay(self, tmp_path):
-        once = {"do": "leave a child", "seconds": 4, "once": str(tmp_path / "once")}
+    def test_a_process_that_it_started_and_that_holds_its_connection_open(self, tmp_path):
+        once = {"do": "leave a child", "seconds": 1000, "once": str(tmp_path / "once")}
         ran = run(numbered(12, {5: once}), tmp_path)
         assert (ran.output, ran.restarts) == (without(12), 1)
-        assert ran.seconds < 3
-        time.sleep(max(0.0, 4.5 - ran.seconds))
+
+    @pytest.mark.parametrize("start_method", ["fork", "spawn"])
+    @pytest.mark.parametrize("then", [None, "kill", "write into sockets"])
+    def test_the_processes_that_it_started_end_with_it(self, tmp_path, start_method, then):
+        child = {"do": "start a child", "pid_file": str(tmp_path / "pids")}
+        faults = {2: child, **({3: then} if then else {})}
+        ran = run(numbered(6, faults), tmp_path, batch_size=1, start_method=start_method)
+        assert ran.failed == ([3] if then else [])
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+        wait_until(lambda: not any(is_running(pid) for pid in pids))
+
+    @pytest.mark.parametrize("batch_size", [1, 4])
+    def test_a_predictor_that_writes_into_the_connection(self, tmp_path, batch_size):
+        ran = run(numbered(12, {5: "write into sockets"}), tmp_path, batch_size=batch_size)
+        assert (ran.output, ran.failed) == (without(12, 5), [5])
+        assert "wrote into its connection" in ran.errors[0]["message"]
 
     def test_raise_names_the_line_and_keeps_what_was_before(self, tmp_path):
         with pytest.raises(WorkerDied, match="SIGKILL.* input line 10") as caught:
@@ -139,6 +153,13 @@ class TestADeadWorker:
         assert (ran.failed, ran.output) == ([17, 44], without(60, 17, 44))
 
 
+def is_running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class TestDeathAfterDeath:
     @pytest.mark.parametrize("batch_size", [1, 4])
     @pytest.mark.parametrize("on_error", ["raise", "skip"])
@@ -146,6 +167,17 @@ class TestDeathAfterDeath:
         inputs = numbered(1000, {n: "kill" for n in range(1000)})
         with pytest.raises(WorkerDied, match="SIGKILL"):
             run(inputs, tmp_path, batch_size=batch_size, on_error=on_error)
+
+    def test_killing_inputs_in_a_row(self, tmp_path):
+        ran = run(numbered(20, {n: "kill" for n in range(5, 12)}), tmp_path, 1, num_workers=1)
+        assert (ran.output, ran.failed) == (without(20, *range(5, 12)), list(range(5, 12)))
+
+    def test_inputs_that_are_lost_before_the_end_are_written(self, tmp_path):
+        """So that each resumed run gets further."""
+        inputs = numbered(20, {n: "kill" for n in range(20)})
+        with pytest.raises(WorkerDied, match="second input, and none could be predicted"):
+            run(inputs, tmp_path, 1, "placeholder", num_workers=1, max_deaths=2)
+        assert len((tmp_path / "output").read_text().splitlines()) == 2
 
     def test_no_worker_can_load(self, tmp_path):
         predictor = predictor_of(loading_fault="kill in worker")

@@ -17,7 +17,7 @@ import torch
 
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.messages import BatchKind, WorkerOptions
-from allennlp_parallel_predict.executors import RayExecutor
+from allennlp_parallel_predict.executors.ray.executor import RayExecutor
 from allennlp_parallel_predict.executors.ray import actor, cluster
 from allennlp_parallel_predict.executors.ray.actor import ActorSetup, RayWorker
 from tests.support.faults import (
@@ -272,6 +272,40 @@ def test_a_head_that_cannot_be_reached(lonely, monkeypatch, variable):
     assert message in lonely("auto" if variable else address)
 
 
+class Installation:
+    """A stand-in for the module: what runs on this machine must not decide what is tested."""
+
+    def __init__(self, address):
+        self.address, self.joined = address, []
+
+    def init(self, address, **options):
+        if address == "auto" and self.address is None:
+            raise ConnectionError("Could not find any running Ray instance")
+        self.joined.append((address, options["runtime_env"]))
+
+
+class TestWithoutAnAddress:
+    def test_the_cluster_of_this_machine_is_joined(self):
+        ray = Installation("127.0.0.1:6379")
+        cluster.Connection(None, {})._join(ray, "auto")
+        assert ray.joined == [("auto", {})]
+
+    def test_or_a_local_one_is_started_with_a_message(self, caplog):
+        ray = Installation(None)
+        cluster.Connection(None, {})._join(ray, "auto")
+        assert ray.joined == [("local", {})] and "a local one is started" in caplog.text
+
+    def test_but_not_in_place_of_one_that_was_asked_for(self):
+        with pytest.raises(ConnectionError):
+            cluster.Connection("auto", {})._join(Installation(None), "auto")
+
+    def test_an_empty_list_of_modules_is_not_sent(self, monkeypatch):
+        monkeypatch.setattr(cluster, "local_code", lambda folder: [])
+        ray = Installation(None)
+        cluster.Connection("local", None)._join(ray, "local")
+        assert ray.joined == [("local", {})]
+
+
 def test_without_ray(lonely, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "pip install 'allennlp-parallel-predict[ray]'" in lonely("auto")
@@ -351,10 +385,13 @@ class TestTheSharedModel:
         assert next(worker._predictor._model.parameters()).tolist() == [1.0] * 8
 
 
-def test_only_code_that_is_not_installed_travels(tmp_path):
+def test_only_code_that_is_not_installed_travels(tmp_path, monkeypatch):
+    (tmp_path / "single_file.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    __import__("single_file")
     code = cluster.local_code(tmp_path)
     names = {os.path.basename(path) for path in code}
     assert "allennlp_parallel_predict" in names or not __file__.startswith(os.getcwd())
     assert names.isdisjoint({"allennlp", "torch", "numpy", "json", "psutil", psutil.__name__})
     single_files = os.listdir(tmp_path / actor.SINGLE_FILES)
-    assert "faulty_predictors.py" in single_files and "ray_test.py" in single_files
+    assert "single_file.py" in single_files
