@@ -278,8 +278,7 @@ class _Plan:
 
     def compute(self, waiting: List[_Line]) -> None:
         """Gives the lines that wait at layers their outputs, unless they have to do it alone."""
-        # Lines may differ in whether they are in inference mode; ordinary tensors suit all.
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             for layer in {line.layer: None for line in waiting}:
                 try:
                     self._compute(layer, [line for line in waiting if line.layer is layer])

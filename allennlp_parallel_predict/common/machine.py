@@ -1,16 +1,16 @@
 """
-How a process is set up to run a model: threads, memory allocator, inference mode, scheduling.
+How a process is set up to run a model: CPUs, threads and the memory allocator.
 
-None of it changes a byte of the output, except the number of threads (in the last digits of some
-models), which is why it is a setting, and what is told that it need not be exact.
+None of it changes a byte of the output, except the number of threads (the last digits of some
+models), which is therefore a setting.
 """
 
 import ctypes
 import os
 import re
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ContextManager, Iterator, List, Optional
+from typing import Iterator, List, Optional
 
 import torch
 
@@ -46,20 +46,6 @@ def has_slow_mkl() -> bool:
     return "AuthenticAMD" in cpu and " avx2 " in cpu
 
 
-def use_fast_mkl() -> None:
-    """
-    Lets MKL use AVX2 where it would not by itself. It decides at a process's first matrix product,
-    and a forked process for itself if its parent has computed none.
-    """
-    if has_slow_mkl():
-        os.environ[_MKL_PATH] = "5"
-
-
-def fast_mkl(is_wanted: bool) -> ContextManager[None]:
-    """Around a run: some initializers compute matrix products while the archive is loaded."""
-    return _variable(_MKL_PATH, "5") if is_wanted and has_slow_mkl() else nullcontext()
-
-
 @contextmanager
 def _variable(name: str, value: str) -> Iterator[None]:
     """Sets an environment variable for a while, unless the user has."""
@@ -88,7 +74,7 @@ def ready_to_fork() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def tune_process(threads: int, exact: bool, cpus: Optional[List[int]] = None) -> None:
+def tune_process(threads: int, cpus: Optional[List[int]] = None) -> None:
     """
     Sets up a worker process.
 
@@ -96,33 +82,15 @@ def tune_process(threads: int, exact: bool, cpus: Optional[List[int]] = None) ->
 
     threads : `int`
         The number of threads that torch may use in one operation.
-    exact : `bool`
-        Whether the output has to be the same to the bit; else last digits may differ.
     cpus : `List[int]`, optional (default = `None`)
         The CPUs that the process is to stay on, if it is to stay.
     """
-    if not exact:
-        use_fast_mkl()
     torch.set_num_threads(threads)
     # A tokenizer's own threads would compete with the other workers.
     os.environ.setdefault(_TOKENIZERS, "false")
     keep_freed_memory()
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
-    be_background()
-
-
-def be_background() -> None:
-    """
-    Has Linux treat this thread, and those that it starts, as ones that compute: with the same share
-    of the CPU, but woken by a message they wait until the parent has handed out what it has.
-    (A seventh of the time of the shortest batches. See sched(7).)
-    """
-    try:
-        if os.sched_getscheduler(0) == os.SCHED_OTHER:
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except (AttributeError, OSError):
-        pass  # not Linux, or not allowed
 
 
 def keep_freed_memory() -> None:

@@ -9,7 +9,6 @@ from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.common.errors import user_error_context
-from allennlp_parallel_predict.common.machine import fast_mkl
 from allennlp_parallel_predict.common.messages import WorkerOptions
 from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
@@ -101,7 +100,7 @@ class PredictRun:
 
     def _run(self) -> int:
         settings, executor = self._settings, self._settings.executor
-        with executor.preparing(), fast_mkl(not settings.is_exact):
+        with executor.preparing():
             with stage(LOADING):
                 predictor = self._load()
             sink, source = self._open(predictor)

@@ -149,7 +149,7 @@ def _receive_part(sock: socket.socket) -> bytearray:
 
 def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> None:
     """Predicts batch after batch until the parent has no more."""
-    machine.tune_process(setup.threads, setup.options.exact, setup.cpus)
+    machine.tune_process(setup.threads, setup.cpus)
     options = setup.options
     # Whether it may is decided before it starts.
     layers = layers_to_share(predictor, is_asked_for=True) if options.lockstep else []

@@ -20,7 +20,6 @@ from allennlp_parallel_predict.accelerate.operation_batching import (
     layers_to_share,
 )
 from allennlp_parallel_predict.accelerate.padding import skip_padding
-from allennlp_parallel_predict.accelerate.predictor import use_inference_mode
 from allennlp_parallel_predict.common.messages import Batch, BatchKind, OnError, WorkerOptions
 from allennlp_parallel_predict.executors import ProcessPoolExecutor
 from allennlp_parallel_predict.worker.worker import Worker
@@ -77,7 +76,6 @@ def test_the_same_from_fewer_products(predictor, counts, exact, is_tuned):
     alone = len(counts)
     layers = layers_to_share(predictor, is_asked_for=True)
     if is_tuned:
-        use_inference_mode(predictor._model)
         skip_padding(predictor._model, exact)
     worker = Worker(predictor, WorkerOptions(), Lockstep(layers, exact))
     for _ in range(2):  # the second time, all numbers of rows are known

@@ -1,16 +1,13 @@
 """What the process is told about the machine."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from allennlp_parallel_predict import AsyncPredictor, ParallelPredictor
-from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.machine import has_slow_mkl
-from allennlp_parallel_predict.pipeline import run
 from allennlp_parallel_predict.worker import process
 from tests.support.pools import ARCHIVE, WORDS, in_fork
 from tests.support.running import allennlp
@@ -48,64 +45,6 @@ def test_where_the_cpu_cannot_be_told(monkeypatch):
     monkeypatch.setattr(torch.__config__, "show", lambda: OLD)
     monkeypatch.setattr(Path, "read_text", read_text)
     assert has_slow_mkl() is False
-
-
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux's")
-@pytest.mark.parametrize("before, after", [("OTHER", "BATCH"), ("IDLE", "IDLE")])
-def test_a_worker_is_scheduled_as_one_that_computes(before, after):
-    policies = {name: getattr(os, f"SCHED_{name}") for name in (before, after)}
-
-    def tune():
-        os.sched_setscheduler(0, policies[before], os.sched_param(0))
-        machine.tune_process(1, True)
-        assert os.sched_getscheduler(0) == policies[after]
-
-    in_fork(tune)
-
-
-class TestFastMkl:
-    @pytest.fixture(autouse=True)
-    def slow(self, monkeypatch):
-        """A machine whose MKL is slow, with a user who has said nothing of it."""
-        monkeypatch.delenv(VARIABLE, raising=False)
-        monkeypatch.setattr(machine, "has_slow_mkl", lambda: VARIABLE not in os.environ)
-
-    @pytest.mark.parametrize("exact, value", [(True, None), (False, "5")])
-    def test_in_a_worker(self, exact, value):
-        def tune():
-            machine.tune_process(1, exact)
-            assert os.environ.get(VARIABLE) == value
-
-        in_fork(tune)
-
-    @pytest.mark.parametrize("is_wanted, value", [(True, "5"), (False, None)])
-    def test_while_an_archive_is_loaded(self, is_wanted, value):
-        with pytest.raises(KeyError), machine.fast_mkl(is_wanted):
-            assert os.environ.get(VARIABLE) == value
-            raise KeyError
-        assert VARIABLE not in os.environ
-
-    def test_what_the_user_has_set_stays(self, monkeypatch):
-        monkeypatch.setenv(VARIABLE, "4")
-        with machine.fast_mkl(True):
-            assert os.environ[VARIABLE] == "4"
-        assert os.environ[VARIABLE] == "4"
-
-    def test_workers_of_a_command_have_it_from_the_start(self, monkeypatch, tmp_path):
-        """Also where the parent has computed a product while it loaded the archive."""
-        load, seen = run.load_predictor, tmp_path / "seen"
-
-        def note(*args):
-            seen.write_text(os.environ.get(VARIABLE, "nothing"))
-            return load(*args)
-
-        monkeypatch.setattr(run, "load_predictor", note)
-        (tmp_path / "input").write_text('{"source": "word"}\n')
-        args = ["parallel-predict", str(ARCHIVE), str(tmp_path / "input"), "--silent"]
-        args += ["--output-file", str(tmp_path / "output"), "--num-workers", "1"]
-        for settings, value in (('{"exact": false}', "5"), ("{}", "nothing")):
-            in_fork(lambda: allennlp([*args, "--parallel-overrides", settings]))
-            assert seen.read_text() == value
 
 
 @pytest.mark.timeout(120)

@@ -95,7 +95,7 @@ class RayWorker:
 
     def _set_up(self, pickled: bytes, memory: numpy.ndarray, setup: ActorSetup) -> None:
         _find_single_files()
-        machine.tune_process(setup.threads, setup.options.exact)
+        machine.tune_process(setup.threads)
         self._memory = memory  # as long as it is held, Ray keeps the memory
         self._predictor = _Unpacker(io.BytesIO(pickled), _read_only(memory)).load()
         model = self._predictor._model
