@@ -1,7 +1,7 @@
 """The names that the package exports. Importing this registers the subcommands and classes."""
 
 from allennlp_parallel_predict.api.async_predictor import AsyncPredictor
-from allennlp_parallel_predict.api.dispatcher import Statistics
+from allennlp_parallel_predict.api.statistics import Statistics
 from allennlp_parallel_predict.api.predictor import ParallelPredictor
 from allennlp_parallel_predict.commands.compare import ParallelCompare
 from allennlp_parallel_predict.commands.predict import ParallelPredict

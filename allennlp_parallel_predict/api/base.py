@@ -11,7 +11,8 @@ from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.models import Archive
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.api.dispatcher import Dispatcher, Statistics
+from allennlp_parallel_predict.api.dispatcher import Dispatcher
+from allennlp_parallel_predict.api.statistics import Statistics
 from allennlp_parallel_predict.common.errors import SettingsError, user_error_context
 from allennlp_parallel_predict.common.messages import OnError
 from allennlp_parallel_predict.common.suggestions import did_you_mean, suggests_arguments

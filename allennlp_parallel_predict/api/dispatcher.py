@@ -13,7 +13,6 @@ nobody uses any more is garbage-collected, and tells the dispatcher to end.
 
 import atexit
 import enum
-import logging
 import os
 import pickle
 import socket
@@ -23,20 +22,16 @@ import time
 import weakref
 from collections import deque
 from concurrent.futures import Future
-from typing import Any, Callable, Counter, Deque, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.api.request_queue import DynamicBatcher, Request, resolve
+from allennlp_parallel_predict.api.statistics import Counts, Statistics
 from allennlp_parallel_predict.common.errors import PredictorClosed, QueueFull, WorkerDied
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, OnError, WorkerOptions
-from allennlp_parallel_predict.common.metrics import Histogram, Metrics
 from allennlp_parallel_predict.executors import Executor
 
-logger = logging.getLogger(__name__)
-
-_RECENT = 1000
-"""The calls over which latencies are counted."""
 _PATIENCE = 5.0
 """Seconds that the interpreter's exit waits for the workers' end."""
 _MAX_STARTS = 5
@@ -56,48 +51,6 @@ class State(enum.IntEnum):
     """It gives up those that it has."""
     ENDED = 3
     """Its workers have ended."""
-
-
-class Statistics(NamedTuple):
-    """
-    The counts and times of a predictor so far.
-
-    # Examples
-
-    ```python
-    predictor.statistics().waiting  # the inputs that no worker has yet
-    ```
-    """
-
-    workers: int
-    """Workers that are alive."""
-    restarts: int
-    """Workers that were replaced because they died or were too slow."""
-    waiting: int
-    """Inputs that no worker has yet."""
-    in_work: int
-    """Batches that workers have."""
-    inputs: int
-    """Inputs that are finished."""
-    failures: int
-    """Those of them that failed."""
-    batch_sizes: Dict[int, int]
-    """How many batches of each size there were."""
-    latencies: Dict[str, float]
-    """Seconds from a call to its result, of the last 1000 calls: `"p50"`, `"p95"`, `"p99"`."""
-    batch_seconds: Histogram
-    """Seconds from the submission of a batch to its result."""
-
-    def metrics(self) -> Metrics:
-        """The values under the names that `/metrics` has for them."""
-        return Metrics(
-            self.inputs,
-            self.failures,
-            self.restarts,
-            self.workers,
-            self.waiting,
-            self.batch_seconds,
-        )
 
 
 class Dispatcher:
@@ -152,10 +105,7 @@ class Dispatcher:
         self._next_number = 0
         self._starts = 0
         self._restarts_before = 0
-        self._inputs = self._failures = 0
-        self._batch_sizes: Counter[int] = Counter()
-        self._latencies: Deque[float] = deque(maxlen=_RECENT)
-        self._batch_seconds = Histogram()
+        self._counts = Counts()
         self._is_woken = False
         self._wakeup_sender, self._wakeup_receiver = socket.socketpair()
         self._wakeup_sender.setblocking(False)
@@ -225,22 +175,11 @@ class Dispatcher:
         self._wake()
 
     def statistics(self) -> Statistics:
-        latencies = sorted(self._latencies)
-        at = {f"p{p}": latencies[len(latencies) * p // 100] for p in (50, 95, 99) if latencies}
         workers, restarts = 0, 0
         if self.started.done() and not self.ended.done() and not self.started.exception():
             workers, restarts = self.executor.counts()
-        return Statistics(
-            workers,
-            restarts + self._restarts_before,
-            self._waiting_inputs,
-            len(self._in_work),
-            self._inputs,
-            self._failures,
-            dict(self._batch_sizes),
-            at,
-            self._batch_seconds,
-        )
+        restarts += self._restarts_before
+        return self._counts.statistics(workers, restarts, self._waiting_inputs, len(self._in_work))
 
     def _wake(self) -> None:
         if not self._is_woken:
@@ -298,7 +237,7 @@ class Dispatcher:
     def _start_over(self, error: WorkerDied) -> None:
         """Workers died one after the other: others try again, unless the model cannot work."""
         self._starts += 1
-        if not self._inputs or self._starts >= _MAX_STARTS:
+        if not self._counts.inputs or self._starts >= _MAX_STARTS:
             raise error
         self._restarts_before += self.executor.counts().restarts + 1
         self.executor.kill()
@@ -364,23 +303,16 @@ class Dispatcher:
 
     def _finish(self, result: BatchResult, requests: List[Request]) -> None:
         try:
-            self._count(result, requests)
+            self._starts = 0
+            self._counts.add_batch(result, requests)
             if result.printed:
                 sys.stdout.write("".join(result.printed.values()))
             for request in requests:
                 request.finish(_outputs(result, request))
-                self._latencies.append(time.monotonic() - request.since)
+                self._counts.add_request(request)
         except BaseException as error:  # such as that of a stdout that takes no more
             for request in requests:
                 request.finish(error=error)
-
-    def _count(self, result: BatchResult, requests: List[Request]) -> None:
-        size = sum(len(request.values) for request in requests)
-        self._starts = 0
-        self._inputs += size
-        self._failures += size if result.fatal is not None else len(result.failures)
-        self._batch_sizes[size] += 1
-        self._batch_seconds.observe(time.monotonic() - requests[0].submitted_at)
 
     def _end(self, reason: BaseException) -> None:
         """Tells everybody who waits that there will be nothing more."""

@@ -1,12 +1,14 @@
 """Counts and times for Prometheus, of a service and of a run of the command."""
 
 from bisect import bisect_left
-from typing import Any, Callable, Iterator, List, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from allennlp_parallel_predict.common.errors import SettingsError
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """The upper bounds of a histogram's buckets, as the Prometheus libraries have them."""
+SIZES = tuple(2.0**n for n in range(11))
+"""The same for the inputs of a batch."""
 
 
 class Histogram:
@@ -24,9 +26,10 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def observe(self, value: float, count: int = 1) -> None:
+        """Adds a value, or several that are equal."""
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.sum += value * count
 
     def cumulative(self) -> List[Any]:
         """Pairs of an upper bound, as text, and the number of values up to it."""
@@ -46,6 +49,10 @@ class Metrics(NamedTuple):
     queue_inputs: int
     """Inputs that no worker has yet."""
     batch_seconds: Histogram
+    """From the submission of a batch to its result."""
+    batch_inputs: Histogram
+    request_seconds: Optional[Histogram] = None
+    """From a call to its result; only a service has it."""
 
 
 class MetricsRegistry:
@@ -99,26 +106,40 @@ class MetricsRegistry:
             ("queue_inputs", "Inputs that no worker has yet.", now.queue_inputs),
         ):
             yield core.GaugeMetricFamily(f"parallel_predict_{name}", text, value)
-        yield core.HistogramMetricFamily(
-            "parallel_predict_batch_seconds",
-            "Seconds from the submission of a batch to its result.",
-            now.batch_seconds.cumulative(),
-            now.batch_seconds.sum,
-        )
+        for name, text, histogram in (
+            (
+                "batch_seconds",
+                "Seconds from a batch's submission to its result.",
+                now.batch_seconds,
+            ),
+            ("batch_inputs", "Inputs of a batch.", now.batch_inputs),
+            ("request_seconds", "Seconds from a call to its result.", now.request_seconds),
+        ):
+            if histogram is not None:
+                yield core.HistogramMetricFamily(
+                    f"parallel_predict_{name}", text, histogram.cumulative(), histogram.sum
+                )
 
     def text(self) -> bytes:
         """The values now, in Prometheus' text format."""
         text: bytes = self._client.generate_latest(self._registry)
         return text
 
-    def serve(self, port: int, address: str = "127.0.0.1") -> Callable[[], None]:
+    def serve(self, port: int, address: str = "127.0.0.1") -> Tuple[int, Callable[[], None]]:
         """
         Answers requests for `/metrics` in a thread of its own.
 
+        # Parameters
+
+        port : `int`
+            The port, or 0 for any that is free.
+        address : `str`, optional (default = `"127.0.0.1"`)
+            The address to listen on.
+
         # Returns
 
-        `Callable[[], None]`
-            Ends it.
+        `Tuple[int, Callable[[], None]]`
+            The port, and a function that ends it.
         """
         server, thread = self._client.start_http_server(port, address, self._registry)
 
@@ -127,4 +148,4 @@ class MetricsRegistry:
             server.server_close()
             thread.join()
 
-        return stop
+        return server.server_port, stop

@@ -166,6 +166,39 @@ class TestCancelling:
 
         asyncio.run(test())
 
+    def test_who_has_started_is_not_tried_again(self):
+        async def test():
+            async with faulty_async(num_workers=1) as predictor:
+                call = asyncio.ensure_future(predictor.predict_json({"n": 0, "do": "hang"}))
+                while not predictor.statistics().in_work:
+                    await asyncio.sleep(0.01)
+                call.cancel()
+                await asyncio.sleep(0.2)
+                workers()[0].kill()
+                assert (await predictor.predict_json({"n": 1}))["n"] == 1
+                assert predictor.statistics().restarts == 1
+
+        asyncio.run(test())
+
+    def test_who_has_started_is_left_out_when_its_neighbours_are_tried_again(self):
+        async def test():
+            async with faulty_async(
+                num_workers=1, max_batch_size=3, max_queue_delay=0.1
+            ) as predictor:
+                inputs = numbered(3, {1: "hang"})
+                calls = [asyncio.ensure_future(predictor.predict_json(i)) for i in inputs]
+                while not predictor.statistics().in_work:
+                    await asyncio.sleep(0.01)
+                calls[1].cancel()
+                await asyncio.sleep(0.2)
+                workers()[0].kill()
+                outputs = await asyncio.gather(*calls, return_exceptions=True)
+                assert isinstance(outputs.pop(1), asyncio.CancelledError)
+                assert numbers(outputs) == [0, 2]
+                assert predictor.statistics().restarts == 1
+
+        asyncio.run(test())
+
     def test_who_has_started_does_not_disturb_its_neighbours(self):
         async def test():
             async with faulty_async(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -69,6 +70,25 @@ class TestThreads:
                     assert predictor.predict_batch_json(WORDS * 2) == expected
 
         in_fork(use_torch_and_predict)
+
+
+class TestKilledWorkers:
+    def test_no_call_fails_however_often_they_are_killed(self):
+        """Also while they load, and several times in a row."""
+        with faulty(num_workers=1, max_retries=20) as predictor, ThreadPoolExecutor(4) as threads:
+            predictor.predict_json({"n": 0})
+            slow = [{"n": n, "do": "sleep", "seconds": 0.3} for n in range(4)]
+            calls = [threads.submit(predictor.predict_json, inputs) for inputs in slow]
+            killed = set()
+            while len(killed) < 9:
+                for worker in workers():
+                    if worker.pid not in killed:
+                        killed.add(worker.pid)
+                        with suppress(psutil.NoSuchProcess):
+                            worker.kill()
+            assert numbers(call.result() for call in calls) == [0, 1, 2, 3]
+            assert predictor.statistics().restarts >= 9
+            assert predictor.statistics().failures == 0
 
 
 class TestTheEnd:

@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.faults import wait_until
 from tests.support.pools import faulty_async
-from tests.support.running import leftover_children
+from tests.support.running import leftover_children, workers
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
@@ -82,7 +83,8 @@ class Server:
         url = f"http://127.0.0.1:{self.port}/metrics"
         with urllib.request.urlopen(url, timeout=20) as answer:
             lines = answer.read().decode().splitlines()
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+        values = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in values}
 
     def load(self, threads, requests):
         command = [sys.executable, "-c", LOAD, *map(str, (self.port, threads, requests))]
@@ -150,11 +152,15 @@ def test_a_load_is_predicted_in_batches_and_counted(server):
     done = answers(server.load(threads=24, requests=10))
     assert [status for status, _ in done] == [200] * 240
     after = server.metrics()
-    assert after["predict_inputs_total"] - before["predict_inputs_total"] == 240
-    sizes = {name: n for name, n in after.items() if name.startswith("predict_batches_total")}
-    assert max(int(name.split('"')[1]) for name in sizes) > 4
-    assert after["predict_queue_length"] == 0 and after["predict_workers"] == 2
-    assert 0 < after['predict_latency_seconds{quantile="0.50"}'] < 10
+    done = {name: after[name] - before.get(name, 0) for name in after}
+    assert done["parallel_predict_lines_total"] == 240
+    assert done["parallel_predict_batch_inputs_sum"] == 240
+    batches = done["parallel_predict_batch_inputs_count"]
+    assert done['parallel_predict_batch_inputs_bucket{le="4.0"}'] < batches < 240
+    assert done["parallel_predict_batch_seconds_count"] == batches
+    assert done["parallel_predict_request_seconds_count"] == 240
+    assert 0 < done["parallel_predict_request_seconds_sum"] < 240 * 10
+    assert after["parallel_predict_queue_inputs"] == 0 and after["parallel_predict_workers"] == 2
 
 
 def test_killed_workers_are_replaced_without_a_failed_request(server):
@@ -167,8 +173,23 @@ def test_killed_workers_are_replaced_without_a_failed_request(server):
         alive[0].kill()
     assert load.poll() is None
     assert {status for status, _ in answers(load)} == {200}
-    assert server.metrics()["predict_worker_restarts_total"] == 3
+    assert server.metrics()["parallel_predict_restarts_total"] == 3
     assert server.call("/health") == (200, {"workers": 2})
+
+
+def test_no_request_fails_however_often_workers_are_killed(server):
+    load = server.load(threads=16, requests=40)
+    kills = 0
+    while load.poll() is None:
+        for worker in server.workers():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
+                kills += 1
+        time.sleep(0.1)
+        if kills > 60:
+            break
+    assert [status for status, _ in answers(load)] == [200] * 640
+    assert kills > 10
 
 
 def test_too_many_requests(server):
@@ -179,7 +200,7 @@ def test_too_many_requests(server):
         time.sleep(2)
         status, answer = server.call("/predict", {"source": "late"})
         assert status == 429 and "try again later" in answer["error"]
-        assert server.metrics()["predict_queue_length"] == 40
+        assert server.metrics()["parallel_predict_queue_inputs"] == 40
         assert server.call("/health")[0] == 200
     finally:
         for worker in server.workers():
@@ -188,6 +209,133 @@ def test_too_many_requests(server):
     # Those that waited, and those that the two stopped workers had.
     assert set(statuses) == {200, 429} and 40 <= statuses.count(200) <= 40 + 2 * 32
     assert server.call("/predict", {"source": "again"})[0] == 200
+
+
+def test_metrics_have_types_and_help(server):
+    url = f"http://127.0.0.1:{server.port}/metrics"
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        text = answer.read().decode()
+    parser = pytest.importorskip("prometheus_client.parser")
+    families = {f.name: f for f in parser.text_string_to_metric_families(text)}
+    assert {name: family.type for name, family in families.items()} == {
+        "parallel_predict_lines": "counter",
+        "parallel_predict_failures": "counter",
+        "parallel_predict_restarts": "counter",
+        "parallel_predict_workers": "gauge",
+        "parallel_predict_queue_inputs": "gauge",
+        "parallel_predict_batch_seconds": "histogram",
+        "parallel_predict_batch_inputs": "histogram",
+        "parallel_predict_request_seconds": "histogram",
+    }
+    assert all(family.documentation for family in families.values())
+
+
+@pytest.fixture(scope="module")
+def impatient():
+    server = Server("--io-timeout", "1", "--max-body", str(1 << 22))
+    yield server
+    server.close()
+
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent, answer",
+    [
+        pytest.param(b"", b"", id="nothing"),
+        pytest.param(HEAD, b"", id="half a head"),
+        pytest.param(HEAD + b"\r\n{", b"HTTP/1.1 408", id="half a body"),
+        pytest.param(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET", b"HTTP/1.1 200", id="a second"),
+    ],
+)
+def test_half_open_connections_are_closed(impatient, sent, answer):
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=30) as client:
+        client.sendall(sent)
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while True:
+                part = client.recv(4096)  # until the server closes the connection
+                if not part:
+                    break
+                received += part
+        assert received.startswith(answer) and bool(received) == bool(answer)
+
+
+def test_a_client_that_sends_byte_by_byte_is_disconnected(impatient):
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=30) as client:
+        with pytest.raises(OSError):
+            for _ in range(300):
+                client.sendall(b"x")
+                time.sleep(0.1)
+
+
+def test_a_client_that_reads_nothing_is_disconnected(impatient):
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=30) as client:
+        client.setblocking(False)
+        address, requests = (
+            client.getsockname()[1],
+            b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 999,
+        )
+        with pytest.raises(BlockingIOError):
+            for _ in range(100_000):
+                client.send(requests)
+        wait_until(lambda: address not in clients_of(impatient))
+    assert impatient.call("/health")[0] == 200
+
+
+def clients_of(server):
+    connections = psutil.Process(server.process.pid).connections("tcp")
+    return {connection.raddr.port for connection in connections if connection.raddr}
+
+
+def test_health_is_told_whatever_clients_do(impatient):
+    with contextlib.ExitStack() as stack:
+        for number in range(300):
+            client = socket.create_connection(("127.0.0.1", impatient.port), timeout=30)
+            stack.enter_context(client)
+            client.sendall(HEAD[: number % len(HEAD)])
+        assert impatient.call("/health") == (200, {"workers": 2})
+        status, answer = impatient.call("/predict/batch", [{}] * 340_000)
+        assert status == 413 and "340000 inputs; at most 1000" in answer["error"]
+        assert impatient.call("/health") == (200, {"workers": 2})
+        wait_until(lambda: not clients_of(impatient))
+
+
+def test_the_prediction_of_a_client_that_is_gone_is_given_up():
+    async def test():
+        others = workers()  # the servers of other tests
+        predictor = faulty_async(num_workers=1)
+        app = serve.Service(predictor, 1000, 60.0, 4).app()
+        await predictor.start()
+        gone, sent = asyncio.Event(), []
+        messages = [{"type": "http.request", "body": b'{"n": 1, "do": "hang"}'}]
+
+        async def receive():
+            if messages:
+                return messages.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+        call = asyncio.ensure_future(app({**scope, "query_string": b""}, receive, send))
+        while not predictor.statistics().in_work:
+            await asyncio.sleep(0.01)
+        gone.set()
+        await call
+        assert sent[0]["status"] == 499
+        await asyncio.sleep(0.2)
+        (worker,) = set(workers()) - set(others)
+        worker.kill()  # its batch is not tried again, so the next one gets its turn
+        assert (await predictor.predict_json({"n": 2}, timeout=30))["n"] == 2
+        assert predictor.statistics().restarts == 1
+        await predictor.close()
+
+    asyncio.run(test())
 
 
 def test_a_prediction_that_takes_too_long():
