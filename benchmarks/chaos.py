@@ -12,9 +12,7 @@ import argparse
 import json
 import os
 import random
-import re
 import signal
-import statistics
 import sys
 import tempfile
 import time
@@ -279,46 +277,11 @@ def run_chaos(seed: int, count: int, parent_faults: int, hanging: int) -> bool:
     return not problems
 
 
-def run_throughput(repetitions: int, count: int) -> None:
-    """Plain and careful runs in turn, on input without faults."""
-    words = [json.loads(line)["source"] for line in (EXAMPLE / "words.jsonl").open()]
-    plain = {"executor.num_workers": 2, "checkpoint_interval": 1e9}
-    careful = {**CAREFUL, "executor.batch_timeout": 60.0, "checkpoint_interval": 5.0}
-    speeds: Dict[str, List[float]] = {"plain": [], "careful": []}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        lines = [json.dumps({"source": words[n % len(words)]}) for n in range(count)]
-        (folder / "input").write_text("\n".join(lines) + "\n")
-        flags = ["--on-error", "skip", "--errors-file", str(folder / "errors")]
-        for repetition in range(repetitions):
-            order = ["plain", "careful"] if repetition % 2 else ["careful", "plain"]
-            for which in order:
-                is_plain = which == "plain"
-                command = Command(
-                    folder,
-                    f"{which}{repetition}",
-                    plain if is_plain else careful,
-                    *([] if is_plain else flags),
-                )
-                assert command.wait() == 0, command.stderr.read_text()[-3000:]
-                summary = command.stderr.read_text()
-                match = re.isolation(r"\(([\d,.]+) lines/s\)", summary)
-                assert match, summary[-500:]
-                speeds[which].append(float(match[1].replace(",", "")))
-    for which, values in speeds.items():
-        print(f"{which}: {statistics.median(values):.1f} lines/s ({min(values)}-{max(values)})")
-    ratios = sorted(c / p for c, p in zip(speeds["careful"], speeds["plain"]))
-    print(f"careful / plain, median of {repetitions} pairs: {statistics.median(ratios):.3f}")
-    print(f"all pairs: {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lines", type=int)
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--throughput", action="store_true")
-    parser.add_argument("--repetitions", type=int, default=5)
     args = parser.parse_args()
 
     import torch
@@ -328,9 +291,7 @@ def main() -> None:
 
     import allennlp_parallel_predict  # noqa: F401  (so that the forks need not)
 
-    if args.throughput:
-        run_throughput(args.repetitions, args.lines or 3000)
-    elif args.short:
+    if args.short:
         sys.exit(not run_chaos(args.seed, args.lines or 2000, parent_faults=4, hanging=0))
     else:
         sys.exit(not run_chaos(args.seed, args.lines or 12_000, parent_faults=10, hanging=2))

@@ -6,9 +6,9 @@ batches of 32 lines to two workers and back, and writing the file. Workers are u
 pools call the same predictor in the same way, and describe each input in JSON, as `predict` does
 (it fails at what cannot be).
 
-`multiprocessing.Pool` and torch's read the whole input ahead, however large it is. joblib sends
-many batches at a time where they take microseconds, and so does this pool, which has up to 32 a
-worker in hand then; their results come back one by one, so that a dead worker costs one batch.
+`multiprocessing.Pool` reads the whole input ahead, however large it is. This pool queues up to 32
+batches per worker where they take microseconds; results come back one by one, so that a dead worker
+costs one batch.
 """
 
 import argparse
@@ -67,25 +67,11 @@ def multiprocessing_pool(measure: Callable[[Map], None]) -> None:
         measure(lambda batches: pool.imap(echo, batches))
 
 
-def torch_pool(measure: Callable[[Map], None]) -> None:
-    import torch.multiprocessing
-
-    with torch.multiprocessing.Pool(WORKERS) as pool:
-        measure(lambda batches: pool.imap(echo, batches))
-
-
 def futures(measure: Callable[[Map], None]) -> None:
     from concurrent.futures import ProcessPoolExecutor
 
     with ProcessPoolExecutor(WORKERS) as pool:
         measure(lambda batches: pool.map(echo, batches))
-
-
-def joblib(measure: Callable[[Map], None]) -> None:
-    from joblib import Parallel, delayed
-
-    with Parallel(n_jobs=WORKERS, return_as="generator") as parallel:
-        measure(lambda batches: parallel(delayed(echo)(batch) for batch in batches))
 
 
 def pebble(measure: Callable[[Map], None]) -> None:
@@ -102,33 +88,8 @@ def mpire(measure: Callable[[Map], None]) -> None:
         measure(lambda batches: pool.imap(unpacked_echo, list(batches), chunk_size=1))
 
 
-def ray(measure: Callable[[Map], None]) -> None:
-    import ray
-
-    ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-
-    class Echo:
-        def __call__(self, batch):
-            return {"text": echo(list(batch["text"]))}
-
-    def mapped(batches: Iterable[Batch]) -> Iterator[Batch]:
-        lines = [{"text": line} for batch in batches for line in batch]
-        data = ray.data.from_items(lines).map_batches(
-            Echo, batch_size=BATCH_SIZE, concurrency=WORKERS
-        )
-        for batch in data.iter_batches(batch_size=BATCH_SIZE):
-            yield list(batch["text"])
-
-    measure(mapped)
-    ray.shutdown()
-
-
 CONTESTANTS: Dict[str, Callable[[Callable[[Map], None]], None]] = {
-    function.__name__: function
-    for function in (multiprocessing_pool, torch_pool, futures, joblib, pebble, mpire, ray)
+    function.__name__: function for function in (multiprocessing_pool, futures, pebble, mpire)
 }
 
 

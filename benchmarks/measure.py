@@ -8,9 +8,7 @@ of those that the command leaves behind.
 
 import ctypes
 import os
-import re
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -60,8 +58,6 @@ class Measured(NamedTuple):
     """The same, but to the end of the worker's own last batch: as if the work were dealt out
     perfectly."""
     cpu_seconds: float = 0.0
-    parent_cpu_seconds: Optional[float] = None
-    """Of the process that was started, between the first event and the last."""
     pss: float = 0.0
     """The peak of the proportional set sizes of all processes together, in MB."""
     steady_pss: float = 0.0
@@ -101,7 +97,7 @@ def run(
             watch = _Watch(process, memory_interval)
             outcome = watch.until(start + limit)
             seconds = time.monotonic() - start
-        note = "" if outcome == "ok" else _where_it_is(errors)
+        note = ""
         _end_all()
         if outcome == "ok" and process.returncode:
             outcome = "fails"
@@ -115,7 +111,6 @@ def run(
             times.steady(),
             times.undisturbed(),
             _cpu_of_children() - before,
-            watch.parent_cpu(times.start, times.end),
             watch.peak(),
             *watch.between(times.start, times.end),
             output.read_bytes() if output is not None and output.exists() else b"",
@@ -138,7 +133,6 @@ class _Watch:
         """A moment, the proportional set size, and the memory that each process has for itself."""
         self._process = process
         self._memory_interval = memory_interval
-        self._parent: List[Tuple[float, float]] = []
 
     def until(self, deadline: float) -> str:
         """Waits for the end of the process; returns whether it came, or what came instead."""
@@ -148,7 +142,6 @@ class _Watch:
             now = time.monotonic()
             if now > deadline:
                 return "takes too long"
-            self._look_at_parent(now)
             if now >= next_look:
                 total, private, cpu_now = _look_at_all()
                 self.memory.append((now, total, private))
@@ -160,20 +153,6 @@ class _Watch:
                     return "hangs"
             time.sleep(_POLL)
         return "ok"
-
-    def _look_at_parent(self, now: float) -> None:
-        try:
-            # Nanoseconds on a CPU, of the main thread.
-            text = Path(f"/proc/{self._process.pid}/schedstat").read_text()
-        except OSError:
-            return
-        if text:
-            self._parent.append((now, int(text.split()[0]) / 1e9))
-
-    def parent_cpu(self, start: float, end: float) -> Optional[float]:
-        """The CPU seconds of the process that was started, between two moments."""
-        values = [cpu for now, cpu in self._parent if start <= now <= end]
-        return values[-1] - values[0] if values else None
 
     def peak(self) -> float:
         return max((pss for _, pss, _ in self.memory), default=0) / MB
@@ -261,34 +240,6 @@ def _end_all() -> None:
 def _cpu_of_children() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def _where_it_is(errors: Path) -> str:
-    """Asks all processes for their tracebacks and returns the innermost calls."""
-    before = errors.stat().st_size
-    for child in psutil.Process().children(recursive=True):
-        try:
-            if _catches(child.pid, signal.SIGUSR1):
-                child.send_signal(signal.SIGUSR1)
-                time.sleep(0.3)  # one after the other, or their lines get mixed
-        except psutil.Error:
-            pass
-    text = errors.read_bytes()[before:].decode(errors="replace")
-    places = re.findall(r'most recent call first\):\n +File "([^"]+)", line (\d+) in (\w+)', text)
-    # Not the standard library's own threads, for which waiting is normal.
-    places = [place for place in places if "site-packages" in place[0]]
-    names = {f"{'/'.join(Path(path).parts[-4:])}, {name}" for path, _, name in places}
-    return "in " + "; ".join(sorted(names)) if names else ""
-
-
-def _catches(pid: int, number: int) -> bool:
-    """Whether the process has a handler for a signal, which would end it otherwise."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-    caught = re.search(r"SigCgt:\s*([0-9a-f]+)", status)
-    return caught is not None and bool(int(caught.group(1), 16) >> (number - 1) & 1)
 
 
 def _last_line(errors: Path) -> str:

@@ -6,21 +6,20 @@ import platform
 from importlib import metadata
 from pathlib import Path
 from statistics import median
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from benchmarks.contestants import CONTESTANTS, REFERENCE, REFERENCE_OF_1
+from benchmarks.contestants import CONTESTANTS
 from benchmarks.workloads import ROOT
 
 FOLDER = ROOT / "docs" / "benchmarks"
 PACKAGES = ("allennlp", "torch", "transformers", "numpy", "joblib", "pebble", "mpire", "ray")
 TITLES = {contestant.name: contestant.title for contestant in CONTESTANTS}
-BATCH_SIZES = {contestant.name: contestant.batch_size for contestant in CONTESTANTS}
 
 Row = Dict[str, Any]
 
 _HEADER = """# Benchmarks
 
-OutputPosition by `make benchmark`; do not edit. {machine}
+Written by `make benchmark`; do not edit. {machine}
 
 Every contestant writes the predictions for the same file. The figures are medians over rounds in
 which all contestants take turns (`n`), with the smallest and the largest in brackets.
@@ -77,14 +76,12 @@ class Results:
 
 
 def write(rows: Sequence[Row], folder: Path) -> None:
-    """Writes the page, the figures and the rows themselves into a folder."""
+    """Writes the page and the rows themselves into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     results = Results(rows)
     sections = [_HEADER.format(machine=machine())]
-    sections += _plots(results, folder)
-    sections += [_targets(results)]
     sections += [_table(results, workload) for workload in results.workloads]
-    sections += [_parent(results), _other_pages(folder)]
+    sections += [_other_pages(folder)]
     (folder / "README.md").write_text("\n".join(sections))
     (folder / "results.json").write_text(json.dumps(list(rows), indent=1) + "\n")
 
@@ -117,15 +114,6 @@ def machine() -> str:
         f"Python {platform.python_version()}, {', '.join(versions)}."
         + (f" With MKL_DEBUG_CPU_TYPE={path}." if path else "")
     )
-
-
-def _plots(results: Results, folder: Path) -> List[str]:
-    try:
-        from benchmarks import plots
-    except ImportError:
-        return ["(No plots: matplotlib is not installed.)\n"]
-    names = plots.draw(results, folder)
-    return [f"![{title}]({name}.svg)\n" for name, title in names]
 
 
 def _table(results: Results, workload: str) -> str:
@@ -168,82 +156,6 @@ def _table_row(results: Results, workload: str, name: str) -> str:
 
 def _is_fast(figures: Figures) -> bool:
     return (figures.median("steady") or 0) >= 100
-
-
-def _targets(results: Results) -> str:
-    """What was promised, and what was measured."""
-    lines = ["## Targets", "", "Ratios of steady throughputs in the same round.", ""]
-    lines += ["| | at least | median | spread |", "|---|--:|--:|---|"]
-    for workload, title, minimum, ratios in _promises(results):
-        if ratios:
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}, n = {len(ratios)}"
-            lines.append(
-                f"| {workload}: {title} | {minimum:.2f} | {median(ratios):.2f} | {spread} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def _promises(results: Results) -> Iterator[Tuple[str, str, float, List[float]]]:
-    for workload in results.workloads:
-
-        def get(name: str) -> Figures:
-            return results.figures(workload, name)
-
-        ours = get("ours")
-        if workload in ("minilm", "g2p-large"):
-            yield workload, "exact / predict, batches of 32", 1.3, ours.ratios(get("predict"))
-            of_one = get("ours-1").ratios(get("predict-1"))
-            yield workload, "exact / predict, batches of 1", 1.3, of_one
-        shards = ours.ratios(get("shards"), "steady", "undisturbed")
-        yield workload, "exact / two single-thread loops, perfectly sharded", 1.1, shards
-        if workload == "minilm":
-            yield workload, "bucket / predict", 1.9, get("ours-bucket").ratios(get("predict"))
-        for name in ("ours", "ours-1"):
-            best, ratios = _best_other(results, workload, name)
-            if best is not None:
-                title = f"batches of {BATCH_SIZES[name]}, exact / the best other ({best})"
-                yield workload, title, 1.0, ratios
-
-
-def _best_other(results: Results, workload: str, ours: str) -> Tuple[Optional[str], List[float]]:
-    """The fastest of the others with the same batches, and the ratios to it."""
-    others = [
-        name
-        for name in results.contestants(workload)
-        if BATCH_SIZES[name] == BATCH_SIZES[ours]
-        and not name.startswith("ours")
-        and name not in ("shards", REFERENCE, REFERENCE_OF_1)
-    ]
-
-    def steady(name: str) -> float:
-        return results.figures(workload, name).median("steady") or 0.0
-
-    best = max(others, key=steady, default=None)
-    if best is None:
-        return None, []
-    figures = results.figures(workload, ours)
-    return TITLES[best], figures.ratios(results.figures(workload, best))
-
-
-def _parent(results: Results) -> str:
-    """What the parent costs, and so how many workers it could feed."""
-    lines = ["## What the parent process does", ""]
-    lines += [
-        "CPU seconds of the parent per 1,000 lines after the first prediction, and how many",
-        "workers of the same speed one parent could feed from a CPU of its own.",
-        "",
-        "| | CPU s per 1,000 lines | workers it can feed |",
-        "|---|--:|--:|",
-    ]
-    for workload in results.workloads:
-        rows = results.figures(workload, "ours").rows
-        rows = [row for row in rows if row["parent_cpu_seconds"] and row["steady"]]
-        if rows:
-            seconds = median(1e3 * r["parent_cpu_seconds"] / r["lines"] for r in rows)
-            speed = median(r["steady"] / r["workers"] for r in rows)
-            feeds = 1e3 / seconds / speed
-            lines.append(f"| {workload} | {seconds:.3f} | {feeds:,.0f} |")
-    return "\n".join(lines) + "\n"
 
 
 def _other_pages(folder: Path) -> str:

@@ -139,34 +139,21 @@ class Run:
                 self._measure(workload, contestant, round_number)
 
     def _order(self) -> Iterator[Step]:
-        """The main contestants in every round, and between the first rounds the others: all once,
-        and where most is asked of the pool a second time."""
-        half = (len(self._workloads) + 1) // 2
-        yield from self._round(0, self._workloads, is_main=True)
-        yield from self._round(0, self._workloads[:half], is_main=False)
-        if self._plan.rounds > 1:
-            yield from self._round(1, self._workloads, is_main=True)
-        yield from self._round(0, self._workloads[half:], is_main=False)
-        if self._plan.rounds > 1:
-            yield from self._round(1, self._workloads[:half], is_main=False)
-        for number in range(2, self._plan.rounds):
-            yield from self._round(number, self._workloads, is_main=True)
-
-    def _round(self, number: int, of: List[Workload], is_main: bool) -> Iterator[Step]:
-        for workload in of:
-            chosen = [
-                contestant
-                for contestant in self._plan.contestants
-                if contestant.is_available()
-                and contestant.is_main == is_main
-                and contestant.name not in LEFT_OUT.get(workload.name, ())
-            ]
-            if number:
-                chosen = [c for c in chosen if c.name not in (REFERENCE, REFERENCE_OF_1)]
+        """The main contestants in every round, the others in the first."""
+        for number in range(self._plan.rounds):
+            for workload in self._workloads:
+                chosen = [
+                    contestant
+                    for contestant in self._plan.contestants
+                    if contestant.is_available()
+                    and (contestant.is_main or not number)
+                    and contestant.name not in LEFT_OUT.get(workload.name, ())
+                    and not (number and contestant.name in (REFERENCE, REFERENCE_OF_1))
+                ]
                 # So that nobody always comes after the same.
                 turn = number % max(1, len(chosen))
                 chosen = chosen[turn:] + chosen[:turn]
-            yield from ((workload, contestant, number) for contestant in chosen)
+                yield from ((workload, contestant, number) for contestant in chosen)
 
     def _measure(self, workload: Workload, contestant: Contestant, round_number: int) -> None:
         lines = self._plan.lines[workload.name]

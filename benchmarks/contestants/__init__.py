@@ -37,7 +37,7 @@ class Contestant(NamedTuple):
         if self.module is not None:
             command = [sys.executable, "-m", f"{__name__}.{self.module}", str(archive), predictor]
             return command + [str(inputs), str(output), *size, "--workers", str(workers)]
-        package = "allennlp" if self.subcommand == "predict" else "allennlp_parallel_predict"
+        package = "allennlp_parallel_predict"
         command = [sys.executable, "-m", package, self.subcommand, str(archive), str(inputs)]
         command += ["--output-file", str(output), "--silent", *size, "--predictor", predictor]
         command += ["--include-package", "benchmarks.predictors"]

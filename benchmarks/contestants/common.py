@@ -6,9 +6,7 @@ differs from the others only in how the batches get to processes.
 """
 
 import argparse
-import faulthandler
 import os
-import signal
 from itertools import islice
 from typing import Iterable, Iterator, List, NamedTuple, Optional
 
@@ -56,8 +54,6 @@ def job() -> Job:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=0)
-    # So that the benchmark can ask a process that hangs where it hangs.
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
     return Job(**vars(parser.parse_args()))
 
 

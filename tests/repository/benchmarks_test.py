@@ -43,3 +43,31 @@ def test_sentences_are_many_and_always_the_same():
     sentences = collect(8_000)
     assert len({text for text, _ in sentences}) == 8_000
     assert {kind for _, kind in sentences} >= {"comment", "docstring"}
+
+
+SCRIPTS = [path.stem for path in (ROOT / "benchmarks").glob("*.py") if "main()" in path.read_text()]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_each_script_says_how_to_use_it(script):
+    command = [sys.executable, f"benchmarks/{script}.py", "--help"]
+    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    assert b"usage:" in ran.stdout and b"--help" in ran.stdout
+
+
+@pytest.mark.timeout(240)
+def test_stacks_compares_environments(tmp_path):
+    flags = ["--workloads", "g2p", "--lines", "192", "--rounds", "1"]
+    flags += ["--contestants", "predict", "ours"]
+    ran = subprocess.run(
+        [sys.executable, "benchmarks/stacks.py", *flags, "--python", sys.executable],
+        cwd=ROOT,
+        env={**os.environ, "BENCHMARK_CACHE": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    row = ran.stdout.decode().splitlines()[-1]
+    assert row.startswith("| grapheme to phoneme") and "batches of 32 | Python 3" in row
+    _, predict, ours, bucket = row.rsplit("|", 4)[:4]
+    assert "(1.00)" in predict and "(" in ours and not bucket.strip()
