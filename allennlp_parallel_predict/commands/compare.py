@@ -16,7 +16,9 @@ class ParallelCompare(Subcommand):
     """Prints two files of `--profile` side by side."""
 
     @overrides
-    def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    def add_subparser(
+        self, parser: "argparse._SubParsersAction[argparse.ArgumentParser]"
+    ) -> argparse.ArgumentParser:
         subparser = parser.add_parser(
             self.name,
             description="Compare two profiles of parallel-predict by stage.",

@@ -3,8 +3,9 @@
 import argparse
 import itertools
 import json
+import os
 import sys
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 from allennlp.commands.subcommand import Subcommand
 from overrides import overrides
@@ -16,7 +17,7 @@ from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.data.inputs import Input
 from allennlp_parallel_predict.data.sources import InstanceSource, LineSource, Source
 from allennlp_parallel_predict.models.archives import load_predictor, parse_predictor_args
-from allennlp_parallel_predict.pipeline.tuner import Measurement, Tuner
+from allennlp_parallel_predict.pipeline.tuner import DISAGREEMENT, Measurement, Tuner
 from allennlp_parallel_predict.profiling.render import megabytes, table
 
 _SAMPLE = 2048
@@ -31,34 +32,27 @@ class ParallelTune(Subcommand):
     """Tries settings of parallel-predict on a sample of the input, within a time budget."""
 
     @overrides
-    def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
-        subparser = parser.add_parser(
-            self.name,
-            description="Find the fastest settings for parallel-predict on this machine.",
-            help="Find the fastest settings for parallel-predict.",
-        )
+    def add_subparser(
+        self, parser: "argparse._SubParsersAction[argparse.ArgumentParser]"
+    ) -> argparse.ArgumentParser:
+        what = "Find the fastest settings for parallel-predict on this machine."
+        subparser = parser.add_parser(self.name, description=what, help=what)
         add = subparser.add_argument
-        add("archive_file", type=str, help="the archived model to make predictions with")
-        add("input_file", type=str, help="path to or url of the input file")
+        add("archive_file", help="the archived model to make predictions with")
+        add("input_file", help="path to or url of the input file")
         add("--budget", type=float, default=60.0, help="the seconds to try for")
-        add("--output", type=str, help="a file for the best settings, for --parallel-config")
-        add(
-            "--keep-bytes",
-            action="store_true",
-            help="choose among the settings whose output was byte for byte predict's",
-        )
-        add("--batch-size", type=int, default=1, help="the --batch-size of that predict")
-        add("--weights-file", type=str, help="a path that overrides which weights file to use")
+        add("--output", help="a file for the best settings, for --parallel-config")
+        keep = "choose among the settings whose output was byte for byte predict's"
+        add("--keep-bytes", action="store_true", help=keep)
+        size = "the --batch-size of the predict to compare with"
+        add("--batch-size", type=int, default=1, help=size)
+        add("--weights-file", help="a path that overrides which weights file to use")
         add("--use-dataset-reader", action="store_true", help="as in parallel-predict")
-        add(
-            "--dataset-reader-choice",
-            choices=["train", "validation"],
-            default="validation",
-            help="as in parallel-predict",
-        )
-        add("-o", "--overrides", type=str, default="", help="as in parallel-predict")
-        add("--predictor", type=str, help="as in parallel-predict")
-        add("--predictor-args", type=str, default="", help="as in parallel-predict")
+        readers = ["train", "validation"]
+        add("--dataset-reader-choice", choices=readers, default="validation", help="as there")
+        add("-o", "--overrides", default="", help="as in parallel-predict")
+        add("--predictor", help="as in parallel-predict")
+        add("--predictor-args", default="", help="as in parallel-predict")
         improve_help(subparser, "model.tar.gz input.jsonl\n--budget 120 --output pool.jsonnet")
         subparser.set_defaults(func=_tune)
         return subparser
@@ -66,8 +60,7 @@ class ParallelTune(Subcommand):
 
 def _tune(args: argparse.Namespace) -> None:
     with print_user_errors("allennlp parallel-tune"), machine.ready_to_fork():
-        if args.budget <= 0:
-            raise SettingsError(f"--budget must be over 0 seconds, but it is {args.budget}")
+        _check(args)
         predictor = load_predictor(
             args.archive_file,
             args.predictor,
@@ -85,15 +78,33 @@ def _tune(args: argparse.Namespace) -> None:
             raise SettingsError(f"there is nothing to predict in {args.input_file}")
         cpus = len(machine.usable_cpus())
         tuner = Tuner(predictor, inputs, source.kind, cpus, args.batch_size, _tell)
-        ranked = tuner.search(args.budget)
-        ranked = choose(ranked, args.keep_bytes)
-        print(render(ranked, args.batch_size))
+        ranked = choose(tuner.search(args.budget), args.keep_bytes)
+        print(render(ranked, tuner.measurements.get(tuner.predict)))
         if tuner.state_change is not None:
             print(f"\nOnly one worker can be used with this model: {tuner.state_change}.")
         if args.output:
             with open(args.output, "w") as file:
                 file.write(jsonnet(ranked[0]))
             print(f"\nWritten to {args.output}; use it as --parallel-config {args.output}")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What can be known to be wrong before the budget is spent."""
+    for flag, value in (("--budget", args.budget), ("--batch-size", args.batch_size)):
+        if value <= 0:
+            raise SettingsError(f"{flag} must be over 0, but it is {value}")
+    if not args.output:
+        return
+    folder = os.path.dirname(args.output) or "."
+    if not os.path.isdir(folder) or os.path.isdir(args.output):
+        what = f"{args.output} is a folder" if os.path.isdir(folder) else f"no folder {folder}"
+        raise SettingsError(f"cannot write --output {args.output}: there is {what}")
+    if not os.access(args.output if os.path.exists(args.output) else folder, os.W_OK):
+        raise SettingsError(f"cannot write --output {args.output}: it is not permitted")
+    for path in (args.archive_file, args.input_file, args.weights_file):
+        if path and os.path.exists(path) and os.path.exists(args.output):
+            if os.path.samefile(path, args.output):
+                raise SettingsError(f"--output {args.output} would overwrite what is read")
 
 
 def sample(source: Source, size: int) -> List[Input]:
@@ -108,26 +119,31 @@ def choose(ranked: Sequence[Measurement], keep_bytes: bool) -> List[Measurement]
     """All measurements, but first the one to choose."""
     if not any(measurement.lines_per_second for measurement in ranked):
         raise SettingsError("nothing was predicted within the --budget; give it more seconds")
-    best = next((t for t in ranked if not keep_bytes or t.same_bytes), None)
+    best = next((one for one in ranked if not keep_bytes or one.same_bytes), None)
     if best is None:
         raise SettingsError("no settings were seen to keep predict's bytes; raise the --budget")
     return [best, *(measurement for measurement in ranked if measurement is not best)]
 
 
-def render(ranked: Sequence[Measurement], batch_size: int) -> str:
-    """The measurements as a table, the best first."""
-    rows = [["", "workers", "threads", "batch size", "batching", "lines/s", "memory", "bytes"]]
+def render(ranked: Sequence[Measurement], predict: Optional[Measurement] = None) -> str:
+    """The measurements as a table, the best first, and `predict` above them."""
+    rows = [["", "workers", "threads", "batch size", "batching", "lines/s", "x", "memory", "bytes"]]
     same = {True: "predict's", False: "differ", None: "?"}
-    for measurement in ranked[:_SHOWN]:
-        workers, threads, size, batching = measurement.candidate
+    speed = predict.lines_per_second if predict is not None else 0.0
+    for one in [*([predict] if predict is not None else []), *ranked[:_SHOWN]]:
+        workers, threads, size, batching, is_predict = one.candidate
+        mark = "predict" if is_predict else "best" if one is ranked[0] else ""
+        ratio = f"{one.lines_per_second / speed:.2f}" if speed else ""
         numbers = [str(workers), str(threads), str(size), batching]
-        rate = f"{measurement.lines_per_second:,.1f}"
-        mark = "best" if measurement is ranked[0] else ""
-        rows.append(
-            [mark, *numbers, rate, megabytes(measurement.memory), same[measurement.same_bytes]]
+        numbers += [f"{one.lines_per_second:,.1f}", ratio, megabytes(one.memory)]
+        rows.append([mark, *numbers, same[one.same_bytes]])
+    notes = ["x: times predict. bytes: compared with predict's on one thread, where both came."]
+    if ranked[0].disagreement > DISAGREEMENT:
+        notes.append(
+            f"warning: measurements of the best differ by {ranked[0].disagreement:.0%}: repeat "
+            "this on a machine at rest, or with a larger --budget."
         )
-    note = f"bytes: compared with predict --batch-size {batch_size} and one thread, where both came"
-    return f"{table(rows)}\n\n{note}"
+    return "\n\n".join([table(rows), *notes])
 
 
 def jsonnet(measurement: Measurement) -> str:

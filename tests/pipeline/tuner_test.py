@@ -22,8 +22,8 @@ def inputs(count, **more):
     return [Input(n, n + 1, line + "\n") for n in range(count)]
 
 
-def measurement(rate, same=True, memory=100.0, workers=2):
-    return Measurement(Candidate(workers, 1, 8), rate, memory, 1.0, same)
+def measurement(*rates, same=True, memory=100.0, workers=2):
+    return Measurement(Candidate(workers, 1, 8), rates, memory, same)
 
 
 class BatchesPredictor(TimedPredictor):
@@ -77,13 +77,32 @@ class TestSearch:
     def test_a_candidate_that_cannot_run_is_the_last(self):
         tuner = Tuner(TimedPredictor(), inputs(20), BatchKind.LINES, cpus=1)
         tuner.attempt(Candidate(1, 1, 4), 0.2)
-        tuner._note(Measurement(Candidate(1, 1, 8), 0.0, 0.0, 0.2))
+        tuner._note(Measurement(Candidate(1, 1, 8), (0.0,), 0.0))
         assert [t.candidate.batch_size for t in tuner.ranked()] == [4, 8]
 
-    def test_which_crews(self):
+    def test_which_pools(self):
         assert executors_for(1) == [(1, 1)]
-        assert executors_for(2) == [(1, 2), (2, 1), (1, 1)]
-        assert executors_for(6) == [(1, 6), (2, 3), (4, 1), (6, 1), (3, 1)]
+        assert executors_for(2) == [(1, 1), (1, 2), (2, 1)]
+        assert executors_for(6) == [(3, 1), (1, 6), (2, 3), (4, 1), (6, 1)]
+
+    def test_predict_is_measured_in_its_own_process(self):
+        tuner = Tuner(TimedPredictor(), inputs(20), BatchKind.LINES, cpus=2, batch_size=4)
+        tuner.attempt(Candidate(1, 1, 4), 0.2)
+        found = tuner.attempt(tuner.predict, 0.2)
+        assert found.same_bytes is True and found.lines_per_second > 0 and found.memory > 1 << 20
+        assert [one.candidate.is_predict for one in tuner.ranked()] == [False]
+
+    def test_measurements_that_disagree_are_repeated_with_a_warning(self):
+        told = []
+        tuner = Tuner(TimedPredictor(), inputs(20), BatchKind.LINES, cpus=1, tell=told.append)
+        steady, unsteady = Candidate(1, 1, 4), Candidate(1, 1, 8)
+        tuner.measurements = {
+            steady: Measurement(steady, (100.0, 95.0), 0.0),
+            unsteady: Measurement(unsteady, (100.0, 60.0), 0.0),
+        }
+        tuner._repeat_unsteady([steady, unsteady], 0.2)
+        assert [len(one.rates) for one in tuner.measurements.values()] == [2, 3]
+        assert "differ by 40%" in told[0] and "repeated" in told[0]
 
 
 class TestChoice:
@@ -113,8 +132,12 @@ class TestChoice:
 
     def test_the_table_and_the_file(self, tmp_path):
         best = measurement(1234.5)
-        text = render([best, measurement(10, same=None)], 1)
-        assert "1,234.5" in text and "predict's" in text and "?" in text
+        predict = Measurement(Candidate(1, 2, 8, is_predict=True), (617.25,), 1.0, False)
+        text = render([best, measurement(10, same=None)], predict)
+        assert "1,234.5" in text and "predict's" in text and "?" in text and "2.00" in text
+        assert text.splitlines()[1].split()[:4] == ["predict", "1", "2", "8"]
+        assert "warning" not in text
+        assert "differ by 50%" in render([measurement(100, 50)])
         path = tmp_path / "pool.jsonnet"
         path.write_text(jsonnet(best))
         settings = build_settings(read_settings(str(path)))
@@ -139,10 +162,28 @@ class TestCommand:
         ran = parallel_predict.run(command, cwd=str(tmp_path))
         assert ran.status == 0, ran.stderr[-2000:]
         assert b"best" in ran.stdout and b"workers" in ran.stdout
+        assert ran.stdout.splitlines()[1].split()[0] == b"predict"
         use = ["parallel-predict", archive_file, "in.jsonl", "--predictor", "seq2seq", "--silent"]
         use += ["--output-file", "out.jsonl", "--parallel-config", "pool.jsonnet"]
         used = parallel_predict.run(use, output=tmp_path / "out.jsonl", cwd=str(tmp_path))
         assert used.status == 0 and used.output.count(b"\n") == 60
+
+    @pytest.mark.parametrize(
+        "output, message",
+        [
+            ("no/pool.jsonnet", "there is no folder no"),
+            (".", ". is a folder"),
+            ("in.jsonl", "would overwrite what is read"),
+        ],
+    )
+    def test_an_output_that_cannot_be_is_said_at_once(
+        self, archive, parallel_predict, tmp_path, output, message
+    ):
+        (tmp_path / "in.jsonl").write_text('{"source": "the dog"}\n')
+        command = ["parallel-tune", "no.tar.gz", "in.jsonl", "--output", output]
+        ran = parallel_predict.run(command, cwd=str(tmp_path))
+        assert ran.status and message in ran.message
+        assert (tmp_path / "in.jsonl").read_text() == '{"source": "the dog"}\n'
 
     def test_nothing_to_predict(self, archive, parallel_predict, tmp_path):
         (tmp_path / "empty").write_text("\n")
