@@ -27,6 +27,15 @@ def render(report: Report) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def title(report: Report) -> str:
+    """What was run, in a line."""
+    size = report["batching"].get("batch_size", "?")
+    return (
+        f"{report['lines']:,} lines at {report['lines_per_second']:,.1f} lines/s: "
+        f"{report['executor']}, batches of {size}, {report['batching']['type']}"
+    )
+
+
 def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
     """Columns that are wide enough; all but the first are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
