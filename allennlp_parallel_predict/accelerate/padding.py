@@ -77,6 +77,7 @@ def _skip_in(holder: torch.nn.Module, embedders: Iterable[Any], exact: bool) -> 
             rows = _Rows(holder, transformer, exact)
             _wrap(holder, rows.around)
             _wrap(transformer, rows.within)
+            transformer.skips_padding = True  # a profile must not say that padding costs time
             for linear in rows.linears:
                 _wrap(linear, rows.only)
 

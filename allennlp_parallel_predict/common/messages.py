@@ -160,6 +160,10 @@ class BatchProfile(NamedTuple):
     cpu_seconds: float
     """Of the process, as long as it has been the worker's."""
     spans: List[Span]
+    cpu_wait_seconds: float = 0.0
+    """For how long its threads, all together, could have run but had no CPU."""
+    skips_padding: bool = False
+    """Whether the model's transformers leave out most of the work on padding."""
 
 
 class Failure(NamedTuple):

@@ -6,6 +6,7 @@ measured, what that means, and which setting to change. A run without findings h
 from other settings that the figures would show.
 """
 
+import json
 from statistics import median
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
@@ -15,6 +16,7 @@ from allennlp_parallel_predict.common.stages import (
     READING,
     RECEIVING,
     SENDING,
+    STARTING,
     WAITING,
     WAITING_FOR_INPUT,
     WRITING,
@@ -22,7 +24,14 @@ from allennlp_parallel_predict.common.stages import (
 
 Report = Dict[str, Any]
 
-_OR_BUCKET = ', or batching.type "bucket", which begins with the longest'
+
+def _typed(**settings: Any) -> str:
+    """Settings as one types them; two underscores stand for a dot."""
+    values = {key.replace("__", "."): value for key, value in settings.items()}
+    return f"--parallel-overrides '{json.dumps(values)}'"
+
+
+_BUCKET = _typed(batching__type="bucket")
 
 
 class Finding(NamedTuple):
@@ -53,7 +62,7 @@ def swapping(report: Report) -> Optional[Finding]:
         "swapping",
         f"The machine swapped {moved / 2**20:,.0f} MB during the run: there is not enough memory, "
         f"and the processes had {report['memory']['pss_bytes'] / 2**20:,.0f} MB of it.",
-        "a smaller executor.num_workers or batching.batch_size; keep executor.share_model true",
+        f"{_fewer_workers(report)} or a smaller --batch-size; keep executor.share_model true",
     )
 
 
@@ -79,8 +88,8 @@ def oversubscribed(report: Report) -> Optional[Finding]:
         "oversubscribed",
         f"{report['num_workers']} workers with {report['threads_per_worker']} threads each are "
         f"{threads} threads on {report['cpus']} CPUs: they take the CPUs from each other.",
-        f"executor.num_workers and executor.threads_per_worker whose product is at most "
-        f"{report['cpus']}",
+        f"--num-workers {max(1, report['cpus'] // report['threads_per_worker'])}, or "
+        + _typed(executor__threads_per_worker=max(1, report["cpus"] // report["num_workers"])),
     )
 
 
@@ -95,7 +104,7 @@ def starved(report: Report) -> Optional[Finding]:
         f"The workers waited for work {waiting:.0%} of the time, while the parent was reading the "
         f"input or waiting for it {reading:.0%} of the time: input comes too slowly.",
         "a faster source (a local, uncompressed file; without --use-dataset-reader if the "
-        "predictor can do without), or a smaller executor.num_workers",
+        f"predictor can do without), or {_fewer_workers(report)}",
     )
 
 
@@ -112,25 +121,26 @@ def transfer_dominates(report: Report) -> Optional[Finding]:
         f"{in_parent:.0%} on taking and writing results; a line's result has {per_line:,.0f} "
         "bytes.",
         "a predictor whose dump_line leaves out what is not needed; a faster disk for "
-        "--output-file; fewer workers",
+        f"--output-file; {_fewer_workers(report)}",
     )
 
 
 def padding_wasted(report: Report) -> Optional[Finding]:
     """Much of what the model computes is padding."""
-    share = report["padding"]["share"]
+    share, is_bucket = report["padding"]["share"], report["batching"]["type"] == "bucket"
     forward = _worker_share(report, FORWARD)
-    if share < 0.25 or forward < 0.25:
+    if report["padding"]["skipped"] or share < 0.25 or forward < 0.25:
         return None
+    window = 4 * report["batching"].get("window", 2048)
     return Finding(
         "padding",
         f"{share:.0%} of the tokens in the batches were padding, and the model took "
         f"{forward:.0%} of the workers' time.",
         (
-            "a larger batching.window, to choose from more inputs"
-            if report["batching"]["type"] == "bucket"
-            else 'batching.type "bucket", which groups inputs of like length (the last digits of '
-            "floats can change)"
+            f"{_typed(batching__window=window)}, to choose from more inputs"
+            if is_bucket
+            else f"{_BUCKET}, which groups inputs of like length (the last digits of floats can "
+            "change)"
         ),
     )
 
@@ -147,8 +157,12 @@ def stragglers(report: Report) -> Optional[Finding]:
         "stragglers",
         f"{idle:.0%} of the workers' time was lost waiting for the last batches. The longest took "
         f"{longest:.2f} s ({slowest['lines']}), a typical one {typical:.2f} s.",
-        "a smaller batching.batch_size"
-        + ("" if report["batching"]["type"] == "bucket" else _OR_BUCKET),
+        f"--batch-size {max(1, report['batching'].get('batch_size', 2) // 2)}"
+        + (
+            ""
+            if report["batching"]["type"] == "bucket"
+            else f", or {_BUCKET}, which begins with the longest"
+        ),
     )
 
 
@@ -166,8 +180,8 @@ def slow_worker(report: Report) -> Optional[Finding]:
         f"{slowest['name']} (process {slowest['pid']}) took "
         f"{slowest['median_batch_seconds']:.3f} s for its typical batch, the others "
         f"{others:.3f} s: something else uses its CPU or GPU.",
-        "see what else runs there; executor.pin_cpus false lets the system move workers to free "
-        "CPUs",
+        f"see what else runs there; {_typed(executor__pin_cpus=False)} lets the system move "
+        "workers to free CPUs",
     )
 
 
@@ -180,8 +194,24 @@ def slow_kernels(report: Report) -> Optional[Finding]:
         "slow kernels",
         f"The model took {forward:.0%} of the workers' time, and torch's MKL does not use AVX2 on "
         "this CPU, as it is AMD's.",
-        "exact false, or MKL_DEBUG_CPU_TYPE=5 in the environment, for allennlp predict too: matrix "
-        "products are then up to 2.5 times as fast (the last digits of floats can change)",
+        f"{_typed(exact=False)}, or MKL_DEBUG_CPU_TYPE=5 in the environment, for allennlp predict "
+        "too: matrix products are then up to 2.5 times as fast (the last digits of floats can "
+        "change)",
+    )
+
+
+def cpus_taken(report: Report) -> Optional[Finding]:
+    """The workers could have computed, but something else had the CPUs."""
+    threads = report["num_workers"] * report["threads_per_worker"]
+    share = _without_cpu_share(report)
+    if threads > report["cpus"] or share < 0.25 or report["seconds"]["predicting"] < 1.0:
+        return None
+    return Finding(
+        "other processes take the CPUs",
+        f"The workers could have run, but had to wait for a CPU, {share:.0%} of the time in which "
+        f"they had batches; they got {_cpu_share(report):.0%} of a CPU each. All figures here are "
+        "those of a busy machine.",
+        f"see what else runs there (top), or {_fewer_workers(report)}",
     )
 
 
@@ -192,11 +222,14 @@ def compute_bound(report: Report) -> Optional[Finding]:
         return None
     if _worker_share(report, FORWARD) < 0.5 or report["seconds"]["predicting"] < 1.0:
         return None
+    if _cpu_share(report) < 0.75 * report["threads_per_worker"]:
+        return None
     return Finding(
         "compute-bound",
         f"All {report['cpus']} CPUs were busy with the model {report['utilisation']:.0%} of the "
         "time: more workers would not help.",
-        "more CPUs, or a GPU (executor.cuda_devices); batching, if allennlp parallel-tune says so",
+        "more CPUs, or a GPU (--cuda-device 0); another --batch-size, if allennlp parallel-tune "
+        "says so",
     )
 
 
@@ -209,6 +242,7 @@ RULES: List[Rule] = [
     padding_wasted,
     stragglers,
     slow_worker,
+    cpus_taken,
     slow_kernels,
     compute_bound,
 ]
@@ -217,6 +251,22 @@ RULES: List[Rule] = [
 def seconds_at_work(report: Report) -> float:
     """Of all workers together."""
     return report["utilisation"] * report["num_workers"] * report["seconds"]["predicting"]
+
+
+def _fewer_workers(report: Report) -> str:
+    return f"--num-workers {max(1, report['num_workers'] // 2)}"
+
+
+def _cpu_share(report: Report) -> float:
+    """The CPUs that each worker used, of the time that it was at work or starting."""
+    seconds = seconds_at_work(report) + report["stages"].get(STARTING, 0.0)
+    return sum(worker["cpu_seconds"] for worker in report["workers"]) / max(1e-9, seconds)
+
+
+def _without_cpu_share(report: Report) -> float:
+    """Of the time that the workers were at work, for each of their threads."""
+    seconds = seconds_at_work(report) * max(1, report["threads_per_worker"])
+    return sum(worker["cpu_wait_seconds"] for worker in report["workers"]) / max(1e-9, seconds)
 
 
 def _waiting_share(report: Report) -> float:

@@ -76,7 +76,10 @@ def build_report(profile: RunProfile, settings: Settings) -> Report:
         # Processes that were replaced, or never got a batch, were workers together or not at all.
         "utilisation": sum(worker["utilisation"] for worker in workers) / executor.num_workers,
         "idle_at_the_end": sum(worker["idle_at_the_end"] for worker in workers),
-        "padding": _padding(profile),
+        "padding": {
+            **_padding(profile),
+            "skipped": any(t.last and t.last.skips_padding for t in tracks),
+        },
         "batch_seconds": _batch_seconds(tracks),
         "slowest_batches": [
             _slow_batch(slow, names) for _, _, slow in sorted(profile.slowest, reverse=True)
@@ -114,6 +117,7 @@ def _worker(
         # Of those that were the workers at the end, and not of one that was replaced before.
         "idle_at_the_end": max(0.0, end - last.ended) if last is not None and is_last else 0.0,
         "cpu_seconds": last.cpu_seconds if last is not None else 0.0,
+        "cpu_wait_seconds": last.cpu_wait_seconds if last is not None else 0.0,
         "memory": profile.memory.get(track.pid),
     }
 

@@ -1,11 +1,13 @@
 """What a worker notes of each batch."""
 
+import glob
 import os
 import time
 from typing import Any, ContextManager
 
 import torch
 from allennlp.predictors import Predictor
+from torch.nn import Module
 
 from allennlp_parallel_predict.common.messages import SPANS, TIMES, BatchProfile
 from allennlp_parallel_predict.common.recorder import Recorder
@@ -31,6 +33,9 @@ class WorkerProfiler(Recorder):
         self._since = time.monotonic()
         self._cpu_before = time.process_time()
         self._cpu = self._next_cpu = 0.0
+        self._cpu_wait, self._wait_before = 0.0, _seconds_without_cpu()
+        modules = predictor._model.modules() if isinstance(predictor._model, Module) else ()
+        self._skips_padding = any(getattr(module, "skips_padding", False) for module in modules)
         self._watch = Stopwatch(WAITING, self._since, detail == SPANS)
         self._lengths = Lengths()
         self._patches = Patches()
@@ -67,13 +72,16 @@ class WorkerProfiler(Recorder):
             torch.get_num_threads(),
             self._cpu_seconds(ended),
             spans,
+            self._cpu_wait,
+            self._skips_padding,
         )
 
     def _cpu_seconds(self, now: float) -> float:
-        # Not of every batch: it takes a system call, and so longer than all the rest.
+        # Not of every batch: it takes system calls, and so longer than all the rest.
         if now >= self._next_cpu:
             self._next_cpu = now + _CPU_INTERVAL
             self._cpu = time.process_time() - self._cpu_before
+            self._cpu_wait = _seconds_without_cpu() - self._wait_before
         return self._cpu
 
     def stage(self, name: str) -> ContextManager[Any]:
@@ -82,3 +90,15 @@ class WorkerProfiler(Recorder):
     def close(self) -> None:
         """Takes the hooks off the predictor."""
         self._patches.undo()
+
+
+def _seconds_without_cpu() -> float:
+    """How long this process's threads have waited for a CPU (Linux; see proc(5), schedstat)."""
+    total = 0
+    for path in glob.glob("/proc/self/task/*/schedstat"):
+        try:
+            with open(path) as file:
+                total += int(file.read().split()[1])
+        except (OSError, IndexError):
+            pass  # the thread has ended, or this kernel does not count
+    return total / 1e9

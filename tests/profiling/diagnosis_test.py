@@ -8,6 +8,8 @@ import pytest
 from allennlp_parallel_predict.common.stages import LOADING
 from allennlp_parallel_predict.profiling import diagnosis, recorder, report
 from allennlp_parallel_predict.profiling.recorder import RunProfile
+from allennlp_parallel_predict.worker import profiler
+from tests.fixtures.timed_predictors import TimedPredictor
 from tests.support.faults import ListSource
 from tests.support.profiles import profiled
 
@@ -19,6 +21,7 @@ def four_cpus_by_intel(monkeypatch):
     """What this machine has would decide over some of the rules."""
     monkeypatch.setattr(report, "usable_cpus", lambda: [0, 1, 2, 3])
     monkeypatch.setattr(report, "has_slow_mkl", lambda: False)
+    monkeypatch.setattr(profiler, "_seconds_without_cpu", lambda: 0.0)
 
 
 def tried_again(test):
@@ -96,7 +99,10 @@ def test_padding(tmp_path):
     inputs = [{"forward": 0.005, "length": 40 if n % 4 == 0 else 2} for n in range(80)]
     ran = profiled(inputs, tmp_path, num_workers=1)
     assert ran.rules == ["padding"]
-    assert ran.report["padding"] == {"share": 1 - 46 / 160, "tokens": 920, "with_padding": 3200}
+    padding = {"share": 1 - 46 / 160, "tokens": 920, "with_padding": 3200, "skipped": False}
+    assert ran.report["padding"] == padding
+    setting = ran.report["diagnosis"][0]["setting"]
+    assert setting.startswith('--parallel-overrides \'{"batching.type": "bucket"}\'')
 
 
 @tried_again
@@ -152,7 +158,42 @@ def test_slow_kernels(tmp_path, monkeypatch):
 def test_compute_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "usable_cpus", lambda: [0, 1])
     ran = profiled([{"forward": 0.02} for _ in range(160)], tmp_path)
-    assert ran.rules == ["compute-bound"]
+    assert ran.rules == []  # the workers slept, so the CPUs were free
+    for worker in ran.report["workers"]:
+        worker["cpu_seconds"] = worker["seconds"]
+    assert ran.diagnosed_again == ["compute-bound"]
+
+
+@tried_again
+def test_other_processes_take_the_cpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "usable_cpus", lambda: [0, 1])
+    ran = profiled([{"forward": 0.02} for _ in range(160)], tmp_path)
+    for worker in ran.report["workers"]:
+        worker["cpu_seconds"] = 0.1 * worker["seconds"]
+        worker["cpu_wait_seconds"] = 0.9 * worker["seconds"]
+    assert ran.diagnosed_again == ["other processes take the CPUs"]
+    (finding,) = diagnosis.diagnose(ran.report)
+    assert "--num-workers 1" in finding.setting
+
+
+def test_what_a_worker_waits_for_a_cpu_is_counted(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    before = profiler._seconds_without_cpu()
+    assert before >= 0
+    ran = profiled(steady(40), tmp_path, num_workers=1)
+    (worker,) = ran.report["workers"]
+    assert 0 <= worker["cpu_wait_seconds"] < 60
+    monkeypatch.setattr(profiler.glob, "glob", lambda pattern: [str(tmp_path / "gone")])
+    assert profiler._seconds_without_cpu() == 0.0
+
+
+@tried_again
+def test_padding_that_workers_skip_is_no_finding(tmp_path):
+    inputs = [{"forward": 0.005, "length": 40 if n % 4 == 0 else 2} for n in range(80)]
+    predictor = TimedPredictor()
+    predictor._model.skips_padding = True  # as accelerate/padding.py marks its transformers
+    ran = profiled(inputs, tmp_path, predictor=predictor, num_workers=1)
+    assert ran.report["padding"]["skipped"] and ran.rules == []
 
 
 def test_every_rule_names_what_to_change_and_is_tested():
@@ -162,7 +203,7 @@ def test_every_rule_names_what_to_change_and_is_tested():
         assert rule.__doc__
     names = ["swapping", "start-up dominates", "oversubscribed", "starved by the reader"]
     names += ["result transfer dominates", "padding", "stragglers", "one slow worker"]
-    names += ["slow kernels", "compute-bound"]
+    names += ["slow kernels", "compute-bound", "other processes take the CPUs"]
     assert len(names) == len(diagnosis.RULES)
     for name in names:
         assert f'"{name}"' in tests.split("def test_every_rule")[0], name

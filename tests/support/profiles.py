@@ -14,6 +14,7 @@ from allennlp_parallel_predict.executors import Executor, ProcessPoolExecutor
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
 from allennlp_parallel_predict.pipeline.progress import Progress
 from allennlp_parallel_predict.pipeline.signals import Interrupts
+from allennlp_parallel_predict.profiling.diagnosis import diagnose
 from allennlp_parallel_predict.profiling.recorder import RunProfile
 from allennlp_parallel_predict.profiling.report import build_report
 from allennlp_parallel_predict.settings import Settings
@@ -29,6 +30,11 @@ class Profiled(NamedTuple):
     @property
     def rules(self) -> List[str]:
         return [finding["rule"] for finding in self.report["diagnosis"]]
+
+    @property
+    def diagnosed_again(self) -> List[str]:
+        """The rules that apply to the report as a test has changed it."""
+        return [finding.rule for finding in diagnose(self.report)]
 
 
 def profiled(
