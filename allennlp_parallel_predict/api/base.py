@@ -7,17 +7,16 @@ import weakref
 from typing import Any, Callable, Dict, List, Optional, Type, TypeVar, Union
 
 from allennlp.common import Params, plugins
-from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.models import Archive
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.api.dispatcher import Dispatcher
 from allennlp_parallel_predict.api.statistics import Statistics
-from allennlp_parallel_predict.common.errors import SettingsError, user_error_context
+from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.messages import OnError
 from allennlp_parallel_predict.common.suggestions import did_you_mean, suggests_arguments
-from allennlp_parallel_predict.executors import Executor
 from allennlp_parallel_predict.models.archives import load_predictor
+from allennlp_parallel_predict.models.gpus import check_gpus
 from allennlp_parallel_predict.settings import (
     Settings,
     build_settings,
@@ -159,7 +158,7 @@ class BasePredictor:
         built = _built(settings, num_workers, cuda_device)
 
         def load() -> Predictor:
-            _check_gpus(built.executor)
+            check_gpus(built.executor.cuda_devices)
             if import_plugins:
                 plugins.import_plugins()
             return load_predictor(
@@ -224,7 +223,7 @@ class BasePredictor:
             )
 
         def load() -> Predictor:
-            _check_gpus(built.executor)
+            check_gpus(built.executor.cuda_devices)
             return Predictor.from_archive(
                 archive, predictor_name, dataset_reader_to_load, frozen, predictor_args
             )
@@ -271,12 +270,6 @@ class BasePredictor:
         if "archive_path" not in values:
             raise SettingsError("archive_path is missing: the archive to load")
         return cls.from_path(**values, settings=settings)
-
-
-def _check_gpus(executor: Executor) -> None:
-    with user_error_context("cannot use the GPU", ConfigurationError):
-        for device in executor.cuda_devices:
-            check_for_gpu(device)
 
 
 def _built(settings: SettingsLike, num_workers: Optional[int], cuda_device: int = -1) -> Settings:

@@ -3,9 +3,13 @@
 import importlib
 import pickle
 import traceback
-from typing import Any, NamedTuple, Optional, Type
+from typing import Any, List, NamedTuple, Optional, Type
 
 from allennlp_parallel_predict.common.errors import PredictionError
+
+_MAX_MESSAGE = 100_000
+"""Characters of a message or traceback: an error may quote a whole input, or a tensor."""
+_MAX_PICKLED = 1 << 20
 
 
 class RemoteTraceback(Exception):
@@ -40,8 +44,8 @@ class RemoteError(NamedTuple):
         return cls(
             type(error).__module__,
             type(error).__qualname__,
-            str(error),
-            "".join(traceback.format_exception(type(error), error, error.__traceback__)),
+            _shortened(_message_of(error)),
+            _shortened(_traceback_of(error)),
             _pickled_if_it_survives(error),
             _pickled((error.args, error.__dict__)),
         )
@@ -61,7 +65,7 @@ class RemoteError(NamedTuple):
 
     def _rebuild(self) -> BaseException:
         error = _loaded(self.pickled)
-        if error is not None:
+        if isinstance(error, BaseException):
             return error
         error_type: Any = _find_exception_type(self.module, self.qualname)
         args, attributes = _loaded(self.state) or ((self.message,), {})
@@ -69,22 +73,50 @@ class RemoteError(NamedTuple):
             error = error_type.__new__(error_type, *args)
             error.args = args
             error.__dict__.update(attributes)
+            assert isinstance(error, BaseException)
             return error
-        except Exception:  # there is no such type here, or it is not made in this way
+        except BaseException:  # there is no such type here, or it is not made in this way
             return PredictionError(f"{self.type_name}: {self.message}")
+
+
+# What an exception's own methods raise must not take the place of the error that is reported, not
+# even a `SystemExit`: it would end a worker, or the thread that hands out results.
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as another:
+        return f"(its message cannot be shown: __str__ raises {type(another).__name__})"
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except BaseException:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        return f"{frames}{type(error).__qualname__}: {_message_of(error)}\n"
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _MAX_MESSAGE:
+        return text
+    half = _MAX_MESSAGE // 2
+    return f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"
 
 
 def _pickled(value: Any) -> Optional[bytes]:
     try:
-        return pickle.dumps(value)
-    except Exception:
+        pickled = pickle.dumps(value)
+    except BaseException:
         return None
+    return pickled if len(pickled) <= _MAX_PICKLED else None
 
 
 def _loaded(pickled: Optional[bytes]) -> Any:
     try:
         return pickle.loads(pickled) if pickled is not None else None
-    except Exception:
+    except BaseException:
         return None
 
 
@@ -102,10 +134,11 @@ def _find_exception_type(module: str, qualname: str) -> Optional[Type[BaseExcept
         found: Any = importlib.import_module(module)
         for name in qualname.split("."):
             found = getattr(found, name)
-        return found
-    except (ImportError, AttributeError):
+        if isinstance(found, type) and issubclass(found, BaseException):
+            return found
+    except BaseException:  # also of a module that is imported here for the first time
         pass
-    to_visit = [BaseException]
+    to_visit: List[Type[BaseException]] = [BaseException]
     while to_visit:
         error_type = to_visit.pop()
         if (error_type.__module__, error_type.__qualname__) == (module, qualname):

@@ -24,7 +24,6 @@ import torch
 from allennlp.predictors import Predictor
 
 _ALIGNMENT = 64
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class PackedPredictor(NamedTuple):
@@ -144,11 +143,10 @@ class _Packer(cloudpickle.Pickler):
 
     def _place(self, tensor: torch.Tensor) -> int:
         """The offset of the tensor's storage, which other tensors may share."""
-        storage = tensor.storage()
+        storage = _untyped_storage(tensor)
         key = storage.data_ptr()
         if key not in self._offsets:
-            whole = torch.empty(0, dtype=tensor.dtype).set_(storage)
-            flat = whole.view(_INTEGERS[tensor.element_size()]).numpy()
+            flat = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
             self._offsets[key] = self.size
             self.storages.append((self.size, flat))
             self.size += -(-flat.nbytes // _ALIGNMENT) * _ALIGNMENT
@@ -171,6 +169,12 @@ class _Unpacker(pickle.Unpickler):
         if tensor_type is torch.nn.Parameter:
             return torch.nn.Parameter(tensor, requires_grad=requires_grad)
         return tensor.requires_grad_(requires_grad)
+
+
+def _untyped_storage(tensor: torch.Tensor) -> Any:
+    if hasattr(tensor, "untyped_storage"):
+        return tensor.untyped_storage()
+    return tensor.storage()._untyped()  # type: ignore[no-untyped-call]  # before torch 2
 
 
 def _tensor_at_location(*args: Any) -> torch.Tensor:
@@ -207,6 +211,6 @@ def _can_be_mapped(tensor: torch.Tensor) -> bool:
         and tensor.is_leaf
         and not tensor.is_quantized
         and tensor.numel() > 0
-        and tensor.element_size() in _INTEGERS
-        and not tensor.dtype.is_complex
+        and not tensor.is_neg()
+        and not tensor.is_conj()
     )

@@ -5,10 +5,8 @@ import gc
 import sys
 from typing import Optional, Tuple
 
-from allennlp.common.checks import ConfigurationError, check_for_gpu
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.common.errors import user_error_context
 from allennlp_parallel_predict.common.messages import WorkerOptions
 from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
@@ -23,6 +21,7 @@ from allennlp_parallel_predict.data.sources import (
     reads_once,
 )
 from allennlp_parallel_predict.models.archives import load_predictor, parse_predictor_args
+from allennlp_parallel_predict.models.gpus import check_gpus
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint, LeftBehind
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
@@ -126,9 +125,7 @@ class PredictRun:
 
     def _load(self) -> Predictor:
         config, executor = self._config, self._settings.executor
-        with user_error_context("cannot use the GPU", ConfigurationError):
-            for device in executor.cuda_devices or [-1]:
-                check_for_gpu(device)
+        check_gpus(executor.cuda_devices)
         return load_predictor(
             config.archive_file,
             config.predictor,

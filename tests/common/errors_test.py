@@ -102,6 +102,63 @@ def test_an_exception_that_is_made_in_a_way_of_its_own():
     assert type(rebuilt) is errors.PredictionError and "OwnNew" in str(rebuilt)
 
 
+class Hostile(Exception):
+    """Its own methods fail, each with what would end a process or a thread."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.armed = True
+
+    def __str__(self):
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+    def __reduce__(self):
+        raise KeyboardInterrupt
+
+
+class ExitsWhenRebuilt(Exception):
+    def __reduce__(self):
+        return sys.exit, (5,)
+
+
+class ExitsInNew(Exception):
+    def __new__(cls, *args):
+        if args != ("original",):
+            sys.exit(6)
+        return super().__new__(cls)
+
+    def __init__(self, text):
+        super().__init__()
+
+
+def test_an_exception_whose_methods_fail_keeps_its_type():
+    rebuilt = remote(Hostile("x"))
+    assert "__str__ raises SystemExit" in rebuilt.message
+    assert "in remote" in rebuilt.traceback and "Hostile" in rebuilt.traceback
+    assert type(rebuilt.rebuild()) is Hostile
+
+
+@pytest.mark.parametrize("error", [ExitsWhenRebuilt("x"), ExitsInNew("original")])
+def test_what_exits_when_it_is_rebuilt_exits_nobody(error):
+    assert isinstance(remote(error).rebuild(), (type(error), errors.PredictionError))
+
+
+def test_what_is_no_exception_class_is_not_called():
+    rebuilt = RemoteError("os", "system", "exit 7", "tb", None, None).rebuild()
+    assert type(rebuilt) is errors.PredictionError
+
+
+def test_an_enormous_message_is_shortened():
+    error = remote(ValueError("a" * 50_000_000 + "the end"))
+    assert len(pickle.dumps(error)) < 2_000_000
+    message = str(error.rebuild())
+    assert type(error.rebuild()) is ValueError
+    assert len(message) < 200_000 and message.endswith("the end")
+    assert "characters ..." in message
+
+
 def test_the_remote_traceback_is_printed_with_where_it_happened():
     rebuilt = remote(KeyError("x")).rebuild("In a worker, at input line 3: {}")
     text = "".join(traceback.format_exception(type(rebuilt), rebuilt, None))
