@@ -3,19 +3,57 @@ Does a model keep something from batch to batch?
 
 If it does, its output depends on the batches that the process saw before, and only one worker that
 sees all of them in order writes what `allennlp predict` writes. Some models say so in advance (a
-stateful encoder such as ELMo's); the others are found out by what a batch changes: a parameter or
-buffer that was written to (torch counts the writes to a tensor in its version), or random numbers
-that were drawn (whose sequence is `predict`'s if the user's code seeds torch). A predictor may
-count its inputs, too, and write the number.
+stateful encoder such as ELMo's); the others are found out by what a batch changes:
+
+- random generators: torch's, Python's and NumPy's, and those that the model, the predictor or the
+  reader holds;
+- parameters and buffers: torch counts the writes to a tensor in its version, and writes through
+  `.data` or `.numpy()` show in a sample of its bytes;
+- plain data (numbers, texts, lists, dictionaries, arrays) in objects of the user's classes, in
+  those classes, and in the modules that define them. AllenNLP's and other libraries' own objects
+  are not compared: they keep metrics and caches.
+
+A cache cannot be told from a memory by looking at it, so it counts as state.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set
+import random
+import sys
+import time
+from types import ModuleType
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Type, Union
 
+import numpy
 import torch
+from allennlp.common import FromParams
+from allennlp.data.vocabulary import Vocabulary
 from allennlp.modules.encoder_base import _EncoderBase
-from allennlp.predictors import Predictor
+from allennlp.predictors.predictor import Predictor
+from allennlp.training.metrics.metric import Metric
 
 from allennlp_parallel_predict.common.messages import are_consecutive
+from allennlp_parallel_predict.models.watches import (
+    ARRAYS,
+    CONTAINERS,
+    SCALARS,
+    ArrayContent,
+    Attributes,
+    Contents,
+    Generator,
+    can_be_sampled,
+    generator_reader,
+    global_generators,
+)
+
+_LIBRARIES = set("allennlp allennlp_models allennlp_parallel_predict torch torchvision".split())
+_LIBRARIES |= set("transformers tokenizers spacy thinc numpy builtins collections".split())
+_OWN_OF_MODULES = set(vars(torch.nn.Module()))
+_NO_OBJECTS = SCALARS + (type, ModuleType)
+_MOST_ELEMENTS = 1000
+_MOST_OBJECTS = 20_000
+_SHARE_OF_TIME = 1 / 200
+"""That comparing bytes of tensors may take. The other checks take microseconds."""
+_COUNTERS = {"allennlp_models.rc.predictors.transformer_qa.TransformerQAPredictor": "_next_qid"}
+Watch = Union[Generator, Attributes, Contents]
 
 
 class _Slot(NamedTuple):
@@ -32,46 +70,13 @@ def stateful_encoder(model: torch.nn.Module) -> Optional[str]:
     """The name of a module that carries its hidden state from batch to batch, or `None`."""
     for name, module in model.named_modules():
         if isinstance(module, _EncoderBase) and module.stateful:
-            return name
+            return str(name)
     return None
 
 
 class ModelState:
     """
-    Watches what a model changes in itself.
-
-    # Parameters
-
-    model : `torch.nn.Module`
-        The model, as it is before its first batch.
-    """
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._model = model
-        self._slots = _slots(model)
-        self._random_state = random_state()
-
-    def change(self) -> Optional[str]:
-        """What has changed since the last call, in words, or `None`."""
-        written = [
-            slot.name
-            for slot in self._slots
-            if slot.holder.get(slot.key) is not slot.tensor or slot.tensor._version != slot.version
-        ]
-        if written:
-            self._slots = _slots(self._model)
-            return f"it writes to {written[0]} while it predicts"
-        now = random_state()
-        if now != self._random_state:
-            self._random_state = now
-            return "it draws random numbers while it predicts"
-        return None
-
-
-class InputCounters:
-    """
-    The numbers in which a predictor counts its inputs, such as the next id of `transformer_qa`. In
-    each worker they are set to what they are in one process that predicts all inputs in order.
+    Watches what predicting changes in a model, its predictor and its reader.
 
     # Parameters
 
@@ -80,59 +85,188 @@ class InputCounters:
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
-        self._watched = [name for name, value in vars(predictor).items() if type(value) is int]
-        self._start = self._last = self._numbers()
-        self._names: Set[str] = set()
-
-    def _numbers(self) -> Dict[str, Any]:
-        attributes = vars(self._predictor)
-        return {name: attributes.get(name) for name in self._watched}
-
-    def __bool__(self) -> bool:
-        return bool(self._names)
-
-    def go_to(self, position: int) -> None:
-        """The next input is the one at `position`, counted from 0."""
-        for name in self._names:
-            setattr(self._predictor, name, self._start[name] + position)
-
-    def learn(self, positions: Sequence[int]) -> bool:
-        """
-        Looks at what a batch has changed.
-
-        # Parameters
-
-        positions : `Sequence[int]`
-            The inputs' places among all, if they are known.
-
-        # Returns
-
-        `bool`
-            Whether a counter has been found that has counted them from another number.
-        """
-        now = self._numbers()
-        if now == self._last or not are_consecutive(positions):
-            return False
-        numbers = {name: last for name, last in self._last.items() if type(last) is int}
-        found = {name for name in numbers if now[name] == numbers[name] + len(positions)}
-        found -= self._names
-        self._names |= found
-        return any(numbers[name] != self._start[name] + positions[0] for name in found)
+        self._model = predictor._model
+        self._slots = _slots(self._model)
+        self._watches: List[Watch] = [*global_generators()]
+        self._arrays: List[ArrayContent] = []
+        self._walk = _Walk(self._watches, self._arrays)
+        self._walk.visit("model", self._model)
+        self._walk.visit("dataset reader", getattr(predictor, "_dataset_reader", None))
+        self._walk.visit("predictor", predictor)
+        self._arrays += [
+            ArrayContent(slot.name, slot.tensor)
+            for slot in self._slots
+            if can_be_sampled(slot.tensor)
+        ]
+        self._due = 0.0
 
     def change(self) -> Optional[str]:
-        """What else has changed since the last call, in words, or `None`."""
-        now = self._numbers()
-        if now == self._last:
-            return None
-        changed = {name for name in now if now[name] != self._last[name]} - self._names
-        self._last = now
-        return f"its predictor changes its {min(changed)}" if changed else None
+        """What has changed since the last call, in words, or `None`."""
+        changes = self._written() + [watch.change() for watch in self._watches]
+        for watch in tuple(self._watches):
+            while isinstance(watch, Attributes) and watch.appeared:
+                self._walk.visit(*watch.appeared.pop())
+        start = time.perf_counter()
+        if start >= self._due:
+            changes += [array.change() for array in self._arrays]
+            now = time.perf_counter()
+            # The second batch is always looked at: the first may have made what is needed once.
+            self._due = now + (now - start) / _SHARE_OF_TIME if self._due else now
+        return next(filter(None, changes), None)
+
+    def _written(self) -> List[Optional[str]]:
+        written = [
+            slot.name
+            for slot in self._slots
+            if slot.holder.get(slot.key) is not slot.tensor or slot.tensor._version != slot.version
+        ]
+        if written:
+            self._slots = _slots(self._model)
+        return [f"it writes to {name} while it predicts" for name in written[:1]]
+
+
+class _Walk:
+    """Finds what is to be watched among the objects that others hold."""
+
+    def __init__(self, watches: List[Watch], arrays: List[ArrayContent]) -> None:
+        self._watches, self._arrays = watches, arrays
+        self._seen: Dict[int, Any] = {}  # the objects too, so that no number is used twice
+        self._user_packages: Set[str] = set()
+
+    def visit(self, name: str, value: Any, is_users: bool = False) -> None:
+        """
+        # Parameters
+
+        name : `str`
+            What a person calls the object.
+        value : `Any`
+            The object.
+        is_users : `bool`, optional (default = `False`)
+            Whether an object of one of the user's classes holds it.
+        """
+        waiting: List[Tuple[str, Any, bool]] = [(name, value, is_users)]
+        while waiting and len(self._seen) < _MOST_OBJECTS:
+            name, value, is_users = waiting.pop()
+            if isinstance(value, _NO_OBJECTS) or id(value) in self._seen:
+                continue
+            self._seen[id(value)] = value
+            read = generator_reader(value)
+            if read is not None:
+                self._watches.append(Generator(name, read))
+            elif isinstance(value, ARRAYS):
+                if is_users and can_be_sampled(value):
+                    self._arrays.append(ArrayContent(name, value))
+            elif isinstance(value, CONTAINERS):
+                if is_users:
+                    self._watches.append(Contents(name, value))
+                waiting += _held(name, value, is_users)
+            elif not isinstance(value, (Metric, Vocabulary)):
+                waiting += self._parts(name, value)
+
+    def _parts(self, name: str, value: Any) -> List[Tuple[str, Any, bool]]:
+        """What an object holds, if it is the user's, AllenNLP's or a module."""
+        attributes = getattr(value, "__dict__", None)
+        is_users = self._is_users(type(value))
+        if attributes is None or not (is_users or isinstance(value, (FromParams, torch.nn.Module))):
+            return []
+        if is_users:
+            self._watches.append(Attributes(name, attributes, value))
+            for owner in filter(self._is_users, type(value).__mro__):
+                module = sys.modules.get(owner.__module__)
+                for scope, whole in ((owner.__qualname__, owner), (owner.__module__, module)):
+                    self._visit_scope(scope, whole)
+        own = _OWN_OF_MODULES - {"_modules"} if isinstance(value, torch.nn.Module) else ()
+        return [
+            (f"{name}.{key}", part, is_users and key not in _OWN_OF_MODULES)
+            for key, part in list(attributes.items())
+            if key not in own
+        ]
+
+    def _visit_scope(self, name: str, whole: Any) -> None:
+        """The variables of a class or module of the user's."""
+        if whole is None or id(whole) in self._seen:
+            return
+        self._seen[id(whole)] = whole
+        self._watches.append(Attributes(name, vars(whole)))
+        for key, part in list(vars(whole).items()):
+            if not key.startswith("__"):
+                self.visit(f"{name}.{key}", part, is_users=True)
+
+    def _is_users(self, owner: Type[Any]) -> bool:
+        package = str(owner.__module__).partition(".")[0]
+        if package in _LIBRARIES:
+            return False
+        if issubclass(owner, (FromParams, torch.nn.Module)):
+            self._user_packages.add(package)
+        return package in self._user_packages
+
+
+class InputCounters:
+    """
+    The numbers in which a known predictor counts its inputs, such as the next id of
+    `transformer_qa`. In each worker they are set to what they are in one process that predicts all
+    inputs in order.
+
+    # Parameters
+
+    predictor : `Predictor`
+        The predictor, as it is before its first batch.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        classes = (f"{owner.__module__}.{owner.__qualname__}" for owner in type(predictor).__mro__)
+        names = [_COUNTERS[name] for name in classes if name in _COUNTERS]
+        self._predictor = predictor
+        self._start: Dict[str, int] = {name: getattr(predictor, name) for name in names}
+        self._last = dict(self._start)
+        self._is_known = True
+
+    def __bool__(self) -> bool:
+        return bool(self._start)
+
+    def go_to(self, positions: Sequence[int]) -> None:
+        """The next inputs are those at `positions`, counted from 0, if they are known."""
+        self._is_known = are_consecutive(positions)
+        if self._is_known:
+            for name, start in self._start.items():
+                setattr(self._predictor, name, start + positions[0])
+
+    def change(self) -> Optional[str]:
+        """What has been counted although the inputs' positions are not known, or `None`."""
+        for name, last in self._last.items():
+            self._last[name] = getattr(self._predictor, name)
+            if self._last[name] != last and not self._is_known:
+                return f"its predictor changes its {name}"
+        return None
+
+
+class RandomStates(NamedTuple):
+    """The states of the global random generators, for another process to go on from."""
+
+    torch: Any
+    python: Any
+    numpy: Any
+
+    @classmethod
+    def read(cls) -> "RandomStates":
+        return cls(torch.get_rng_state(), random.getstate(), numpy.random.get_state())
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.torch)
+        random.setstate(self.python)  # which Python has seeded by chance after a fork
+        numpy.random.set_state(self.numpy)
 
 
 def random_state() -> bytes:
     """Of torch, as bytes, which are compared in half the time of tensors."""
-    return torch.get_rng_state().numpy().tobytes()
+    return bytes(torch.get_rng_state().numpy().tobytes())
+
+
+def _held(name: str, container: Any, is_users: bool) -> List[Tuple[str, Any, bool]]:
+    if isinstance(container, bytearray) or len(container) > _MOST_ELEMENTS:
+        return []
+    values = container.values() if isinstance(container, dict) else container
+    return [(name, value, is_users) for value in list(values) if not isinstance(value, SCALARS)]
 
 
 def _slots(model: torch.nn.Module) -> List[_Slot]:

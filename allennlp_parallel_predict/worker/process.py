@@ -33,6 +33,7 @@ from allennlp_parallel_predict.common.recorder import Recorder, in_stage, record
 from allennlp_parallel_predict.common.serialization import dump_result
 from allennlp_parallel_predict.common.stages import RECEIVING, SENDING
 from allennlp_parallel_predict.models import sharing
+from allennlp_parallel_predict.models.state import RandomStates
 from allennlp_parallel_predict.worker.connection import is_readable, receive_blocking, send_blocking
 from allennlp_parallel_predict.worker.worker import Worker
 
@@ -52,6 +53,8 @@ class WorkerSetup(NamedTuple):
     share_model: bool
     launched: float
     """When, by `time.monotonic()`."""
+    random_states: RandomStates
+    """Of the parent, which goes on from them if it predicts by itself."""
 
 
 def forked_main(
@@ -155,6 +158,7 @@ def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> Non
     layers = layers_to_share(predictor, is_asked_for=True) if options.lockstep else []
     tune_predictor(predictor, options.exact)
     lockstep = Lockstep(layers, options.exact) if layers else None
+    setup.random_states.restore()
     worker = Worker(predictor, options, lockstep)
     send_blocking(sock, READY)
     if worker.profiler is not None:

@@ -64,11 +64,13 @@ class Worker:
         self._predictor = predictor
         self._options = options
         self._lockstep = lockstep
-        self._state = ModelState(predictor._model)
-        self._counters = InputCounters(predictor)
         self.profiler: Optional[WorkerProfiler] = None
         if options.profile is not None:
             self.profiler = WorkerProfiler(predictor, options.profile)
+        self._state = ModelState(predictor)
+        self._counters = InputCounters(predictor)
+        if self._counters:
+            self._lockstep = None  # each input has a number of its own
 
     def predict(self, batch: Batch) -> BatchResult:
         """
@@ -105,12 +107,6 @@ class Worker:
     def _predict(self, batch: Batch) -> BatchResult:
         attempt = self._attempt(batch)
         attempt.run_captured()
-        # From Python, inputs have no positions but those in their call.
-        if batch.kind.returns_text and self._counters.learn(batch.positions):
-            attempt = self._attempt(batch)
-            attempt.run_captured()
-        if self._counters:
-            self._lockstep = None  # each input has a number of its own
         return attempt.result(self._state_change())
 
     def _attempt(self, batch: Batch) -> "_Attempt":
@@ -281,8 +277,9 @@ class _Attempt:
         return offsets[0]
 
     def _count_from(self, offset: int) -> None:
-        if self._batch.positions:
-            self._counters.go_to(self._batch.positions[offset])
+        # From Python, inputs have no positions but those in their call.
+        is_known = self._batch.kind.returns_text
+        self._counters.go_to(self._batch.positions[offset:] if is_known else ())
 
     def _group(self, inputs: List[Any]) -> Iterator[Tuple[Any, Optional[str]]]:
         """`allennlp predict`'s way with a group of inputs: a group of one is not a batch."""

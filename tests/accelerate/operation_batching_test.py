@@ -22,6 +22,7 @@ from allennlp_parallel_predict.accelerate.operation_batching import (
 from allennlp_parallel_predict.accelerate.padding import skip_padding
 from allennlp_parallel_predict.common.messages import Batch, BatchKind, OnError, WorkerOptions
 from allennlp_parallel_predict.executors import ProcessPoolExecutor
+from allennlp_parallel_predict.common.remote_errors import RemoteError
 from allennlp_parallel_predict.worker.worker import Worker
 from tests.accelerate.padding_test import new_transformer
 from tests.contract.parity_test import SENTENCES
@@ -123,18 +124,18 @@ def test_a_bad_line_costs_one_line(predictor, capsys):
     assert capsys.readouterr().out == ""
 
 
-class Unspeakable(Exception):
-    def __str__(self):
-        raise ValueError("this exception has nothing to say")
-
-
-def test_what_cannot_even_be_reported_ends_the_worker(predictor):
+def test_what_cannot_even_be_reported_ends_the_worker(predictor, monkeypatch):
     """And is not taken for a line without an output; nor does it leave others waiting."""
+
+    def of(error):
+        raise ValueError("nothing to say")
+
+    monkeypatch.setattr(RemoteError, "of", of)
 
     class Failing(type(predictor)):
         def predict_json(self, inputs):
             if inputs["sentence"] == "bad":
-                raise Unspeakable()
+                raise KeyError
             return super().predict_json(inputs)
 
     predictor.__class__ = Failing

@@ -18,6 +18,7 @@ from allennlp_parallel_predict.executors.pool.worker_process import (
     spawn_worker,
 )
 from allennlp_parallel_predict.models import sharing
+from allennlp_parallel_predict.models.state import RandomStates
 from allennlp_parallel_predict.worker.process import WorkerSetup
 
 
@@ -50,6 +51,7 @@ class Launcher:
         """Takes what the workers are to run."""
         self._predictor = predictor
         self._options = options
+        self._random_states = RandomStates.read()
         self._gpu_copies: Dict[int, torch.Tensor] = {}
         if self._start_method == "spawn":
             self._packed = _pack(predictor)
@@ -68,6 +70,7 @@ class Launcher:
             devices[number % len(devices)],
             self._share_model,
             time.monotonic(),
+            self._random_states,
         )
         with user_error_context("cannot start a worker", OSError):
             if self._start_method == "fork":
