@@ -50,7 +50,7 @@ _OWN_OF_MODULES = set(vars(torch.nn.Module()))
 _NO_OBJECTS = SCALARS + (type, ModuleType)
 _MOST_ELEMENTS = 1000
 _MOST_OBJECTS = 20_000
-_SHARE_OF_TIME = 1 / 200
+_SHARE_OF_TIME = 1 / 400
 """That comparing bytes of tensors may take. The other checks take microseconds."""
 _COUNTERS = {"allennlp_models.rc.predictors.transformer_qa.TransformerQAPredictor": "_next_qid"}
 Watch = Union[Generator, Attributes, Contents]
@@ -116,9 +116,9 @@ class ModelState:
 
     def _written(self) -> List[Optional[str]]:
         written = [
-            slot.name
-            for slot in self._slots
-            if slot.holder.get(slot.key) is not slot.tensor or slot.tensor._version != slot.version
+            name
+            for name, holder, key, tensor, version in self._slots
+            if holder.get(key) is not tensor or tensor._version != version
         ]
         if written:
             self._slots = _slots(self._model)
