@@ -101,3 +101,20 @@ def test_every_example_is_described():
         f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / "examples").iterdir()
     }
     assert described == there - {"README.md", "__pycache__/"}
+
+
+def test_the_files_that_the_documents_name_exist():
+    package = ROOT / "allennlp_parallel_predict"
+    named = set()
+    for document in DOCUMENTS:
+        if document.name == "CHANGELOG.md":  # it also names what is gone
+            continue
+        named |= set(
+            re.findall(
+                r"(?<![a-z/])((?!torch/)(?:[a-z_]+/)+[a-z_]+\.(?:py|jsonnet|ipynb))\b",
+                document.read_text(),
+            )
+        )
+    there = [name for name in named if (package / name).exists() or (ROOT / name).exists()]
+    assert sorted(named) == sorted(there)
+    assert "worker/worker.py" in named
