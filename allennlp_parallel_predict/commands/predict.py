@@ -18,11 +18,11 @@ from overrides import overrides
 
 from allennlp_parallel_predict.commands.help import improve_help
 from allennlp_parallel_predict.commands.user_errors import print_user_errors
-from allennlp_parallel_predict.common.errors import OutputClosed
+from allennlp_parallel_predict.common.errors import Interrupted, OutputClosed
 from allennlp_parallel_predict.common.messages import OnError
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
-from allennlp_parallel_predict.pipeline.signals import Interrupted, Interrupts
+from allennlp_parallel_predict.pipeline.signals import Interrupts
 from allennlp_parallel_predict.profiling.flags import add_profile_flags, profiled
 from allennlp_parallel_predict.settings import (
     PROGRESS,

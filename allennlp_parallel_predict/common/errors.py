@@ -1,24 +1,31 @@
 """
 What can go wrong, as exceptions, and how they reach a person:
 
-    ParallelPredictError
-    ├── SettingsError      (also a ConfigurationError) a setting that cannot be
-    ├── ResumeError        (also a ConfigurationError) a checkpoint that does not fit this run
-    ├── TooManyErrors      more failed inputs than `max_errors`
-    ├── PredictionError    a model's failure whose own exception type cannot be rebuilt here
-    ├── ModelStateError    a model that changes itself was run in several workers
-    ├── PredictorClosed    a call to a `ParallelPredictor` or `AsyncPredictor` that is closed
-    ├── QueueFull          more inputs wait than `max_waiting`
-    ├── OutputClosed       nobody reads the output any more, as after `| head`
-    ├── OutputChanged      something else has written to the output during the run
-    └── WorkerError
-        ├── WorkerDied     a worker process ended while it held a batch
-        └── WorkerTimeout  a worker process was over `batch_timeout`
+    BaseException
+    ├── Interrupted                Ctrl-C or SIGTERM ended the run
+    └── Exception
+        ├── RemoteTraceback        the worker's traceback, as the cause of an exception raised here
+        └── ParallelPredictError
+            ├── ExplainedError     its message is enough: the command prints no traceback
+            │   ├── SettingsError  (also a ConfigurationError) a setting that cannot be
+            │   │   └── ResumeError    a checkpoint that does not fit this run
+            │   ├── TooManyErrors  more failed inputs than `max_errors`
+            │   ├── ModelStateError    a model that changes itself was run in several workers
+            │   ├── OutputChanged  something else has written to the output during the run
+            │   └── WorkerError
+            │       ├── WorkerDied     a worker process ended while it held a batch
+            │       └── WorkerTimeout  a worker process was over `batch_timeout`
+            ├── ArchiveError       (also a ConfigurationError) a damaged or unsafe archive
+            ├── OutputClosed       nobody reads the output any more, as after `| head`
+            ├── PredictionError    a failure whose own exception type cannot be rebuilt here
+            ├── PredictorClosed    a call to a predictor that is closed
+            └── QueueFull          more inputs wait than `max_waiting`
 
 Exceptions that `allennlp predict` would raise keep their type. One that is a mistake of the user's
 carries an explanation (see `explain`), and the command prints that instead of a traceback.
 """
 
+import signal
 from contextlib import contextmanager
 from typing import Iterator, Type, TypeVar
 
@@ -73,6 +80,27 @@ class OutputClosed(ParallelPredictError):
 
 class OutputChanged(ExplainedError):
     """Something else has written to the output during the run."""
+
+
+class ArchiveError(ParallelPredictError, ConfigurationError):
+    """An archive that is damaged, incomplete, or would do what loading a model must not do."""
+
+
+class Interrupted(BaseException):
+    """
+    The user or the system asks the run to end.
+
+    # Parameters
+
+    number : `int`
+        The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_status = 128 + number
+        self.message = "interrupted"
+        """What to tell the user."""
 
 
 class WorkerError(ExplainedError):

@@ -18,10 +18,10 @@ from allennlp.models.archival import CONFIG_NAME, Archive, get_weights_path, loa
 from allennlp.predictors.predictor import Predictor
 
 from allennlp_parallel_predict.common.errors import user_error_context
-from allennlp_parallel_predict.models.extraction import ArchiveError, unpacked
+from allennlp_parallel_predict.models.extraction import unpacked
 from allennlp_parallel_predict.models.weights import check_weights, trusted
 
-__all__ = ["ArchiveError", "load_predictor", "parse_predictor_args", "unpacked"]
+__all__ = ["load_predictor", "parse_predictor_args", "unpacked"]
 
 _BLAMED_ON_THE_ARCHIVE = (
     OSError,

@@ -13,16 +13,14 @@ from typing import Any, Dict, Iterator, List
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path
 
+from allennlp_parallel_predict.common.errors import ArchiveError
+
 MAX_BYTES = "ALLENNLP_PARALLEL_PREDICT_MAX_ARCHIVE_BYTES"
 _DEFAULT_MAX_BYTES = 64 << 30
 _MAX_HEADER = 1 << 20
 _MAX_NAME, _MAX_PATH = 255, 4096
 # The standard library's own check, in the releases that have it (PEP 706). Ours is as strict.
 _FILTER: Dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-
-
-class ArchiveError(ConfigurationError):
-    """An archive that is damaged, incomplete, or would do what loading a model must not do."""
 
 
 @contextmanager

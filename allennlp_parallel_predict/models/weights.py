@@ -16,7 +16,7 @@ from typing import Any, Iterator
 
 import torch
 
-from allennlp_parallel_predict.models.extraction import ArchiveError
+from allennlp_parallel_predict.common.errors import ArchiveError
 
 TRUST = "ALLENNLP_PARALLEL_PREDICT_TRUST_ARCHIVE"
 _TORCH_TRUSTS = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"

@@ -7,6 +7,7 @@ from typing import Optional, Tuple
 
 from allennlp.predictors import Predictor
 
+from allennlp_parallel_predict.common.errors import Interrupted
 from allennlp_parallel_predict.common.messages import WorkerOptions
 from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
@@ -26,7 +27,7 @@ from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint, LeftBehind
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
 from allennlp_parallel_predict.pipeline.progress import Progress
-from allennlp_parallel_predict.pipeline.signals import Interrupted, Interrupts
+from allennlp_parallel_predict.pipeline.signals import Interrupts
 from allennlp_parallel_predict.settings import Settings
 
 

@@ -6,22 +6,7 @@ import threading
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Optional
 
-
-class Interrupted(BaseException):
-    """
-    The user or the system asks the run to end.
-
-    # Parameters
-
-    number : `int`
-        The signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_status = 128 + number
-        self.message = "interrupted"
-        """What to tell the user."""
+from allennlp_parallel_predict.common.errors import Interrupted
 
 
 class Interrupts:

@@ -14,7 +14,8 @@ from random import Random
 import pytest
 import torch
 
-from allennlp_parallel_predict.models.archives import ArchiveError, load_predictor, unpacked
+from allennlp_parallel_predict.common.errors import ArchiveError
+from allennlp_parallel_predict.models.archives import load_predictor, unpacked
 from allennlp_parallel_predict.models.extraction import MAX_BYTES
 from allennlp_parallel_predict.models.weights import TRUST
 from tests.support.faults import command, faulty_archive

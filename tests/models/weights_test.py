@@ -10,7 +10,7 @@ import warnings
 import pytest
 import torch
 
-from allennlp_parallel_predict.models.extraction import ArchiveError
+from allennlp_parallel_predict.common.errors import ArchiveError
 from allennlp_parallel_predict.models.weights import TRUST, check_weights, trusted
 
 IS_OLD = {"_use_new_zipfile_serialization": False}
