@@ -118,3 +118,9 @@ def test_the_files_that_the_documents_name_exist():
     there = [name for name in named if (package / name).exists() or (ROOT / name).exists()]
     assert sorted(named) == sorted(there)
     assert "worker/worker.py" in named
+
+
+def test_the_version_is_the_same_everywhere():
+    version = re.search(r"^version = (.+)$", (ROOT / "setup.cfg").read_text(), re.M).group(1)
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version} - 20" in (ROOT / "CHANGELOG.md").read_text()
