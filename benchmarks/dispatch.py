@@ -56,10 +56,6 @@ def echo(batch: Batch) -> Batch:
     return outputs
 
 
-def unpacked_echo(*batch: str) -> Batch:
-    return echo(list(batch))
-
-
 def multiprocessing_pool(measure: Callable[[Map], None]) -> None:
     import multiprocessing
 
@@ -81,15 +77,8 @@ def pebble(measure: Callable[[Map], None]) -> None:
         measure(lambda batches: pool.map(echo, batches).result())
 
 
-def mpire(measure: Callable[[Map], None]) -> None:
-    from mpire import WorkerPool
-
-    with WorkerPool(n_jobs=WORKERS, keep_alive=True) as pool:
-        measure(lambda batches: pool.imap(unpacked_echo, list(batches), chunk_size=1))
-
-
 CONTESTANTS: Dict[str, Callable[[Callable[[Map], None]], None]] = {
-    function.__name__: function for function in (multiprocessing_pool, futures, pebble, mpire)
+    function.__name__: function for function in (multiprocessing_pool, futures, pebble)
 }
 
 

@@ -30,16 +30,16 @@ def read_report(path: str) -> Report:
 def compare(a: Report, b: Report, name_a: str = "A", name_b: str = "B") -> str:
     """Both reports as a table; a ratio of 2 means that B has twice as much."""
     parts = [f"A: {name_a}: {_what(a)}\nB: {name_b}: {_what(b)}", table(_overall(a, b))]
-    for title, where, order in (
-        ("workers, seconds", lambda report: report["stages"], WORKER_STAGES),
-        ("parent, seconds", lambda report: report["parent"]["stages"], PARENT_STAGES),
+    for title, stages, order in (
+        ("workers, seconds", [report["stages"] for report in (a, b)], WORKER_STAGES),
+        ("parent, seconds", [report["parent"]["stages"] for report in (a, b)], PARENT_STAGES),
     ):
         rows = [[title, "A", "B", "B/A"]]
         for stage in order:
-            pair = [where(report).get(stage, 0.0) for report in (a, b)]
+            pair = [found.get(stage, 0.0) for found in stages]
             if any(pair):
                 rows.append([f"  {stage}", *(f"{value:.2f}" for value in pair), _ratio(*pair)])
-        rows.append(_row("  all", [sum(where(report).values()) for report in (a, b)], "{:.2f}"))
+        rows.append(_row("  all", [sum(found.values()) for found in stages], "{:.2f}"))
         parts.append(table(rows))
     return "\n\n".join(parts)
 
@@ -72,7 +72,7 @@ def _overall(a: Report, b: Report) -> List[Sequence[str]]:
 
 
 def _milliseconds_a_line(report: Report) -> float:
-    return 1000 * seconds_at_work(report) / max(1, report["lines"])
+    return float(1000 * seconds_at_work(report) / max(1, report["lines"]))
 
 
 def _row(title: str, pair: Sequence[float], form: str) -> List[str]:

@@ -250,7 +250,7 @@ RULES: List[Rule] = [
 
 def seconds_at_work(report: Report) -> float:
     """Of all workers together."""
-    return report["utilisation"] * report["num_workers"] * report["seconds"]["predicting"]
+    return float(report["utilisation"] * report["num_workers"] * report["seconds"]["predicting"])
 
 
 def _fewer_workers(report: Report) -> str:
@@ -260,27 +260,29 @@ def _fewer_workers(report: Report) -> str:
 def _cpu_share(report: Report) -> float:
     """The CPUs that each worker used, of the time that it was at work or starting."""
     seconds = seconds_at_work(report) + report["stages"].get(STARTING, 0.0)
-    return sum(worker["cpu_seconds"] for worker in report["workers"]) / max(1e-9, seconds)
+    return float(sum(worker["cpu_seconds"] for worker in report["workers"]) / max(1e-9, seconds))
 
 
 def _without_cpu_share(report: Report) -> float:
     """Of the time that the workers were at work, for each of their threads."""
     seconds = seconds_at_work(report) * max(1, report["threads_per_worker"])
-    return sum(worker["cpu_wait_seconds"] for worker in report["workers"]) / max(1e-9, seconds)
+    return float(
+        sum(worker["cpu_wait_seconds"] for worker in report["workers"]) / max(1e-9, seconds)
+    )
 
 
 def _waiting_share(report: Report) -> float:
     """Of the workers' time while there was work for them."""
     waiting = report["stages"].get(WAITING, 0.0) - report["idle_at_the_end"]
-    return waiting / max(1e-9, report["num_workers"] * report["seconds"]["predicting"])
+    return float(waiting / max(1e-9, report["num_workers"] * report["seconds"]["predicting"]))
 
 
 def _worker_share(report: Report, *stages: str) -> float:
     """Of the time that the workers were at work."""
     seconds = sum(report["stages"].get(stage, 0.0) for stage in stages)
-    return seconds / max(1e-9, seconds_at_work(report))
+    return float(seconds / max(1e-9, seconds_at_work(report)))
 
 
 def _parent_share(report: Report, *stages: str) -> float:
     seconds = sum(report["parent"]["stages"].get(stage, 0.0) for stage in stages)
-    return seconds / max(1e-9, report["seconds"]["predicting"])
+    return float(seconds / max(1e-9, report["seconds"]["predicting"]))

@@ -46,4 +46,4 @@ def swapped() -> Tuple[int, int]:
 def process_start() -> float:
     """When this process was started, by `time.monotonic()`."""
     age = time.time() - psutil.Process(os.getpid()).create_time()
-    return time.monotonic() - age
+    return float(time.monotonic() - age)
