@@ -126,6 +126,8 @@ class WorkerOptions(NamedTuple):
     """Whether the console shows the inputs, so that their descriptions are sent back."""
     encoding: Optional[str] = None
     """See `Source.encoding`."""
+    output_encodings: Sequence[Tuple[str, str]] = ()
+    """What outputs have to be encodable in, with the error handlers: what is not is a bad line."""
     profile: Optional[str] = None
     """The level of detail of a profile, or `None` for no profile."""
     exact: bool = True

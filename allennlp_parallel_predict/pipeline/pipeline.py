@@ -21,6 +21,7 @@ from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch, Reorde
 from allennlp_parallel_predict.data.sinks import Sink
 from allennlp_parallel_predict.data.sources import Source
 from allennlp_parallel_predict.executors import Executor
+from allennlp_parallel_predict.pipeline.bad_input import explain_input
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
 from allennlp_parallel_predict.pipeline.progress import Progress
 from allennlp_parallel_predict.pipeline.signals import Interrupts
@@ -154,6 +155,11 @@ class Pipeline:
             error = result.fatal.error.rebuild(where)
             if isinstance(error, WorkerError):
                 explain(error, f"{error}\n{where}")
+            else:
+                traceback = result.fatal.error.traceback
+                sentence = explain_input(batch, result.fatal.offset, error, traceback)
+                if sentence is not None:
+                    explain(error, sentence)
             self._is_exhausted = True  # nothing after it will be written
         return CompletedBatch(batch, result, error)
 

@@ -3,17 +3,17 @@
 import contextlib
 import gc
 import sys
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.common.errors import Interrupted
-from allennlp_parallel_predict.common.messages import WorkerOptions
+from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
 from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
 from allennlp_parallel_predict.data.files import OutputFile, close_all, is_regular, open_outputs
 from allennlp_parallel_predict.data.sharding import Bounds, Shard, ShardSource
-from allennlp_parallel_predict.data.sinks import OutputPosition, Sink
+from allennlp_parallel_predict.data.sinks import ENCODING, OutputPosition, Sink
 from allennlp_parallel_predict.data.sources import (
     InstanceSource,
     LineSource,
@@ -108,6 +108,7 @@ class PredictRun:
                 settings.on_error,
                 not self._config.silent,
                 source.encoding,
+                self._output_encodings(),
                 profile=current().detail,
                 exact=settings.is_exact,
                 lockstep=settings.batching.batch_size == 1,
@@ -123,6 +124,15 @@ class PredictRun:
                     executor.kill()
                 raise
         return sink.written.failures
+
+    def _output_encodings(self) -> List[Tuple[str, str]]:
+        echoes, on_error = not self._config.silent, self._settings.on_error
+        if echoes and on_error == OnError.RAISE:
+            return []  # `predict` has printed the input by the time that it fails
+        encodings = [(ENCODING, "strict")] if self._config.output_file else []
+        if echoes and sys.stdout.encoding:
+            encodings.append((sys.stdout.encoding, sys.stdout.errors or "strict"))
+        return encodings
 
     def _load(self) -> Predictor:
         config, executor = self._config, self._settings.executor

@@ -299,7 +299,10 @@ class _Attempt:
             describe = str
         for model_input, output in zip(inputs, map(predictor.dump_line, results)):
             # Described even if nobody sees it: `predict` fails on what JSON cannot express.
-            yield output, describe(model_input)
+            description = describe(model_input)
+            if self._options.output_encodings:
+                _check_encodable((output, description), self._options.output_encodings)
+            yield output, description
 
     def _take_printed(self, offset: int) -> None:
         printed = self.stdout.take()
@@ -330,6 +333,17 @@ def _check_decoded(line: str, encoding: str) -> None:
         line.encode("utf-8")
     except UnicodeEncodeError:
         line.encode(encoding, "surrogateescape").decode(encoding)
+
+
+def _check_encodable(texts: Sequence[Any], encodings: Sequence[Tuple[str, str]]) -> None:
+    """Raises what writing the texts would raise: here it costs one input, and there the run."""
+    for text in texts:
+        if not isinstance(text, str):
+            name = "None" if text is None else type(text).__name__
+            raise TypeError(f"write() argument must be str, not {name}")
+        if not text.isascii():
+            for encoding, errors in encodings:
+                text.encode(encoding, errors)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
