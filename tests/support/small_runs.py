@@ -183,7 +183,7 @@ class Place:
         # A blank line now and then: line numbers are not positions.
         (folder / "input").write_text("".join(f"{n}\n" + "\n" * (n % 2) for n in self.numbers))
 
-    def run(self, system: Any = None, **flags: Any) -> int:
+    def run(self, system: Any = None, checkpoint_interval: float = 0.0, **flags: Any) -> int:
         """One run of the command; whatever ends it is raised."""
         config = RunConfig(
             str(self.folder / "archive"),
@@ -198,7 +198,11 @@ class Place:
         else:
             batching = InOrderBatching(2)
         settings = Settings(
-            EchoExecutor(), batching, on_error="skip", progress="never", checkpoint_interval=0.0
+            EchoExecutor(),
+            batching,
+            on_error="skip",
+            progress="never",
+            checkpoint_interval=checkpoint_interval,
         )
         interrupts = Interrupts()
         with patched(system or QuickOS()), interrupts.handled():
