@@ -21,7 +21,8 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import cloudpickle
 import torch
-from allennlp.predictors import Predictor
+from torch.nn.parameter import Parameter
+from allennlp.predictors.predictor import Predictor
 
 _ALIGNMENT = 64
 
@@ -71,7 +72,8 @@ def unpack(pickled: Any, memory: Any) -> Predictor:
     memory : `Any`
         A writable buffer with the content of the memory file.
     """
-    return _Unpacker(io.BytesIO(pickled), memory).load()
+    predictor: Predictor = _Unpacker(io.BytesIO(pickled), memory).load()
+    return predictor
 
 
 def map_file(fileno: int, size: int) -> mmap.mmap:
@@ -118,14 +120,14 @@ def _memory_file() -> Any:
     return tempfile.TemporaryFile()
 
 
-class _Packer(cloudpickle.Pickler):
+class _Packer(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
     """Pickles tensors as places in a memory that is filled afterwards."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self.size = 0
         self.storages: List[Tuple[int, Any]] = []
-        self.tensors: List[Tuple[torch.Tensor, Tuple]] = []
+        self.tensors: List[Tuple[torch.Tensor, Tuple[Any, ...]]] = []
         self._offsets: Dict[int, int] = {}
 
     def reducer_override(self, obj: Any) -> Any:
@@ -166,8 +168,8 @@ class _Unpacker(pickle.Unpickler):
     def _tensor(self, *args: Any) -> torch.Tensor:
         *location, tensor_type, requires_grad = args
         tensor = _tensor_at(self._memory, *location)
-        if tensor_type is torch.nn.Parameter:
-            return torch.nn.Parameter(tensor, requires_grad=requires_grad)
+        if tensor_type is Parameter:
+            return Parameter(tensor, requires_grad=requires_grad)
         return tensor.requires_grad_(requires_grad)
 
 
@@ -205,7 +207,7 @@ def _bytes_of(memory: Any) -> torch.Tensor:
 
 def _can_be_mapped(tensor: torch.Tensor) -> bool:
     return (
-        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        type(tensor) in (torch.Tensor, Parameter)
         and tensor.device.type == "cpu"
         and tensor.layout == torch.strided
         and tensor.is_leaf

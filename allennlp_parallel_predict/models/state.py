@@ -24,7 +24,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, 
 
 import numpy
 import torch
-from allennlp.common import FromParams
+from allennlp.common.from_params import FromParams
 from allennlp.data.vocabulary import Vocabulary
 from allennlp.modules.encoder_base import _EncoderBase
 from allennlp.predictors.predictor import Predictor
@@ -50,7 +50,7 @@ _OWN_OF_MODULES = set(vars(torch.nn.Module()))
 _NO_OBJECTS = SCALARS + (type, ModuleType)
 _MOST_ELEMENTS = 1000
 _MOST_OBJECTS = 20_000
-_SHARE_OF_TIME = 1 / 400
+_SHARE_OF_TIME = 1 / 1000
 """That comparing bytes of tensors may take. The other checks take microseconds."""
 _COUNTERS = {"allennlp_models.rc.predictors.transformer_qa.TransformerQAPredictor": "_next_qid"}
 Watch = Union[Generator, Attributes, Contents]

@@ -117,7 +117,7 @@ class ArrayContent:
 
     def _place(self) -> int:
         is_tensor = isinstance(self._array, torch.Tensor)
-        return self._array.data_ptr() if is_tensor else self._array.ctypes.data
+        return int(self._array.data_ptr() if is_tensor else self._array.ctypes.data)
 
 
 def generator_reader(value: Any) -> Optional[Callable[[], Any]]:
@@ -142,8 +142,8 @@ def global_generators() -> List[Generator]:
     """Those of torch, Python and NumPy: their sequence is `predict`'s if the user seeds them."""
     named = [
         ("torch", torch.default_generator),
-        ("random", random._inst),  # type: ignore[attr-defined]
-        ("numpy.random", numpy.random.mtrand._rand),  # type: ignore[attr-defined]
+        ("random", random._inst),
+        ("numpy.random", numpy.random.mtrand._rand),
     ]
     found = [(name, generator_reader(generator)) for name, generator in named]
     return [Generator(name, read) for name, read in found if read is not None]

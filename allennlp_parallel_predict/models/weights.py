@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Iterator
 
 import torch
+from torch._C import PyTorchFileReader
 
 from allennlp_parallel_predict.common.errors import ArchiveError
 
@@ -82,7 +83,7 @@ def trusted() -> Iterator[None]:
 
 def _record(path: str) -> bytes:
     # torch's reader and no other: they may differ in what they make of a damaged file.
-    reader: Any = torch._C.PyTorchFileReader(path)
+    reader: Any = PyTorchFileReader(path)
     if "constants.pkl" in reader.get_all_records():
         raise ArchiveError(f"{os.path.basename(path)} is a TorchScript program")
     return bytes(reader.get_record("data.pkl"))
