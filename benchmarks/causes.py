@@ -25,8 +25,8 @@ if __name__ == "__main__":
 
 from allennlp_parallel_predict.accelerate.finished_beams import decode_live_beams_only  # noqa: E402
 from allennlp_parallel_predict.accelerate.operation_batching import (
-    TOGETHER,
-    Lockstep,
+    GROUP_SIZE,
+    OperationBatcher,
     layers_to_share,
 )
 from allennlp_parallel_predict.accelerate.padding import skip_padding  # noqa: E402
@@ -125,13 +125,13 @@ def _weights(workload: Workload) -> List[List[Any]]:
 
     with torch.inference_mode():
         rows = [[1, _cpu_per_line(predictor, [[line] for line in lines])]]
-        lockstep = Lockstep(layers_to_share(predictor, is_asked_for=True))
-        for size in (2, 4, TOGETHER):
+        batcher = OperationBatcher(layers_to_share(predictor, is_asked_for=True))
+        for size in (2, 4, GROUP_SIZE):
             groups = [lines[i : i + size] for i in range(0, len(lines), size)]
             for _ in range(2):  # the first time, the numbers of rows are tried
                 start = time.process_time()
                 for group in groups:
-                    lockstep.run([partial(predict, line) for line in group])
+                    batcher.run([partial(predict, line) for line in group])
             rows.append([size, f"{1e3 * (time.process_time() - start) / len(lines):.1f}"])
     return rows
 

@@ -12,7 +12,7 @@
     max_batches_per_worker: null,
     allow_stateful_model: false,
     pin_cpus: true,
-    lockstep: null,                // if predictor, reader and model are AllenNLP's
+    operation_batching: null,      // if predictor, reader and model are AllenNLP's
   },
   batching: { type: "in_order", batch_size: 1 },
   exact: true,

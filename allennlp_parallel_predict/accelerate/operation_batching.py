@@ -6,7 +6,7 @@ the library that multiplies matrices puts them into an order of its own each tim
 time of a small BERT. So several lines are predicted at once, each by calls of its own in a thread
 of its own. One of the threads runs at a time, until its next linear layer; when all are there, one
 product computes the rows of all of them. The rest is the model's own code, on the line's own
-tensors, and the bits are the same: see `row_layouts`.
+tensors, and the bits are the same: see `row_invariance`.
 """
 
 import functools
@@ -32,7 +32,7 @@ from allennlp_parallel_predict.accelerate.row_invariance import (
     is_watched,
 )
 
-TOGETHER = 8
+GROUP_SIZE = 8
 """The lines that are predicted at once. Twice as many bring 2 % more."""
 _MOST_ROWS = 128
 """Of longer lines, little of the time is spent on the weights."""
@@ -104,7 +104,12 @@ def _is_known(part: Any, seen: Set[int]) -> bool:
     return _is_known(list(getattr(part, "__dict__", {}).values()), seen)
 
 
-class Lockstep:
+def usable_group_size(predictor: Predictor, is_asked_for: bool = False) -> int:
+    """The batches of one line that are worth predicting at once; see `layers_to_share`."""
+    return GROUP_SIZE if layers_to_share(predictor, is_asked_for) else 1
+
+
+class OperationBatcher:
     """
     Predicts several lines at once.
 
@@ -118,17 +123,17 @@ class Lockstep:
     # Examples
 
     ```python
-    lockstep = Lockstep(layers_to_share(predictor))
-    lockstep.run([lambda: outputs.append(predictor.predict_json(line)) for line in lines])
+    batcher = OperationBatcher(layers_to_share(predictor))
+    batcher.run([lambda: outputs.append(predictor.predict_json(line)) for line in lines])
     ```
     """
 
     def __init__(self, layers: List[Linear], exact: bool = True) -> None:
         self._layers = layers
-        self._plan = _Plan(layers, exact)
+        self._plan = _GemmPlan(layers, exact)
         self._here = threading.local()
-        self._lines: "SimpleQueue[_Line]" = SimpleQueue()
-        self.size = sum(self._start_thread() for _ in range(TOGETHER))
+        self._lines: "SimpleQueue[_Lane]" = SimpleQueue()
+        self.size = sum(self._start_thread() for _ in range(GROUP_SIZE))
         """The number of lines that can be predicted at once."""
         for layer in layers:
             self._share(layer)
@@ -151,7 +156,7 @@ class Lockstep:
 
         @functools.wraps(forward)
         def together(input: Tensor) -> Tensor:
-            line: Optional[_Line] = getattr(self._here, "line", None)
+            line: Optional[_Lane] = getattr(self._here, "line", None)
             if line is None or not _can_be_shared(input):
                 return forward(input)
             outputs = line.meet_others(layer, input)
@@ -178,8 +183,8 @@ class Lockstep:
             for function in functions:
                 function()
             return
-        turns = _Turns(self._plan)
-        lines = [_Line(function, turns) for function in functions]
+        turns = _LaneScheduler(self._plan)
+        lines = [_Lane(function, turns) for function in functions]
         for line in lines:
             self._lines.put(line)
         stdout = sys.stdout
@@ -195,25 +200,25 @@ def _can_be_shared(inputs: Tensor) -> bool:
     return is_one and inputs.is_contiguous() and not torch.is_grad_enabled()
 
 
-class _Turns:
+class _LaneScheduler:
     """Whose turn it is to run."""
 
-    def __init__(self, plan: "_Plan") -> None:
+    def __init__(self, plan: "_GemmPlan") -> None:
         self._plan = plan
-        self._next: Deque[_Line] = deque()
-        self._waiting: List[_Line] = []
-        # A plain lock, as in `_Line`: who waits takes it, and who lets go releases it. There is
+        self._next: Deque[_Lane] = deque()
+        self._waiting: List[_Lane] = []
+        # A plain lock, as in `_Lane`: who waits takes it, and who lets go releases it. There is
         # no quicker way to hand over.
         self._has_ended = threading.Lock()
         self._has_ended.acquire()
 
-    def take(self, lines: Iterable["_Line"]) -> None:
+    def take(self, lines: Iterable["_Lane"]) -> None:
         """Lets lines run until all have ended."""
         self._next.extend(lines)
         self.hand_over()
         self._has_ended.acquire()
 
-    def wait(self, line: "_Line") -> None:
+    def wait(self, line: "_Lane") -> None:
         """In the thread of a line that has come to a layer: waits until all are there."""
         stdout = sys.stdout
         self._waiting.append(line)
@@ -230,10 +235,10 @@ class _Turns:
         (self._next.popleft().may_go if self._next else self._has_ended).release()
 
 
-class _Line:
+class _Lane:
     """A call in a thread, and the layer at which it waits."""
 
-    def __init__(self, function: Callable[[], None], turns: _Turns) -> None:
+    def __init__(self, function: Callable[[], None], turns: _LaneScheduler) -> None:
         self.may_go = threading.Lock()
         self.may_go.acquire()
         self.layer: Any = None
@@ -260,7 +265,7 @@ class _Line:
         return outputs
 
 
-class _Plan:
+class _GemmPlan:
     """
     Computes the rows of several lines with one product, as far as that gives the same bits.
 
@@ -276,7 +281,7 @@ class _Plan:
         self._usual: Dict[int, int] = {}
         self._shared: Dict[int, int] = {}
 
-    def compute(self, waiting: List[_Line]) -> None:
+    def compute(self, waiting: List[_Lane]) -> None:
         """Gives the lines that wait at layers their outputs, unless they have to do it alone."""
         with torch.no_grad():
             for layer in {line.layer: None for line in waiting}:
@@ -285,7 +290,7 @@ class _Plan:
                 except Exception:
                     pass  # Perhaps want of memory: each line tries for itself, and may fail.
 
-    def _compute(self, layer: Linear, lines: List[_Line]) -> None:
+    def _compute(self, layer: Linear, lines: List[_Lane]) -> None:
         shared = [self._shared_rows(line.inputs.size(1)) for line in lines]
         taking_part = [(line, rows) for line, rows in zip(lines, shared) if rows]
         size = self._size(sum(shared)) if len(taking_part) > 1 else 0

@@ -132,8 +132,10 @@ class WorkerOptions(NamedTuple):
     """The level of detail of a profile, or `None` for no profile."""
     exact: bool = True
     """Whether all bits have to be those of `allennlp predict`: see `Settings.exact`."""
-    lockstep: bool = False
-    """Whether a worker may predict several batches of one input at once."""
+    may_group: bool = False
+    """Whether workers may predict several batches at once: all batches are of one input."""
+    group_size: int = 1
+    """The number that they do. It is the executor's to decide, once."""
 
 
 TIMES = "times"

@@ -26,7 +26,7 @@ class Task:
         self.isolation = isolation
         self.offset = offset
         self.deaths = 0
-        self.is_alone = False
+        self.is_alone: bool = False
         """Whether it is predicted by itself, so that it is clear what a worker died over."""
 
 

@@ -8,7 +8,7 @@ dies, and is settled once.
 import logging
 import sys
 from collections import deque
-from typing import Any, Deque, Dict, List, Optional, Sequence, Set
+from typing import Deque, Dict, List, Optional, Sequence, Set
 
 from allennlp.predictors import Predictor
 from overrides import overrides
@@ -21,6 +21,9 @@ from allennlp_parallel_predict.common.errors import (
 )
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, Failure, WorkerOptions
 from allennlp_parallel_predict.common.remote_errors import RemoteError
+from allennlp_parallel_predict.common.recorder import current, stage
+from allennlp_parallel_predict.common.serialization import load_result
+from allennlp_parallel_predict.common.stages import RECEIVING
 from allennlp_parallel_predict.executors.base import Executor
 from allennlp_parallel_predict.executors.inflight_window import InflightWindow
 from allennlp_parallel_predict.executors.retries import (
@@ -28,12 +31,17 @@ from allennlp_parallel_predict.executors.retries import (
     Task,
     failed_result,
 )
+from allennlp_parallel_predict.executors.state_probe import StateProbe
+from allennlp_parallel_predict.executors.base_pool import (
+    BaseWorkerPool,
+    WorkerDeath,
+    WorkerEvent,
+    WorkerHandle,
+)
 from allennlp_parallel_predict.models.state import stateful_encoder
 
 logger = logging.getLogger(__name__)
 
-PREFETCH = 2
-"""Batches that a worker has: the one that it computes and, so that it never waits, the next."""
 _WINDOW = 16
 """Batches a worker that may lie between the oldest unfinished one and the newest."""
 _RUN_AHEAD = 3
@@ -66,9 +74,8 @@ class SupervisedExecutor(Executor):
         If a setting has a value that it cannot have.
     """
 
-    _pool: Any
-    """Has `workers`, each of which may have `prefetch` batches, and can `replace(worker)`; from
-    `start` on."""
+    _pool: BaseWorkerPool
+    """From `start` on."""
 
     def __init__(
         self,
@@ -85,6 +92,7 @@ class SupervisedExecutor(Executor):
         self._max_retries = max_retries
         self._allow_stateful_model = allow_stateful_model
         self._max_deaths = max_deaths
+        self._is_running = False
 
     def _begin(self, predictor: Predictor, options: WorkerOptions) -> None:
         """The first step of `start`: from here on the number of workers is known."""
@@ -98,6 +106,7 @@ class SupervisedExecutor(Executor):
             self._note_state(f"its module {encoder} is stateful")
             if self.state_change is not None and self.num_workers > 1:
                 self._keep_in_order()
+        self._probe = StateProbe(self.num_workers > 1 and not self._allow_stateful_model)
         self._forget_tasks()
 
     def _forget_tasks(self) -> None:
@@ -126,19 +135,11 @@ class SupervisedExecutor(Executor):
     def has_room(self) -> bool:
         most = self._pool.prefetch * self.num_workers + self._reserve()
         if self.hold_back_last:
-            most += self._ahead()
+            most += self._pool.looks_ahead()
         return self._in_work < most and self._window.is_open(_RUN_AHEAD * most)
 
     def _reserve(self) -> int:
         return self.num_workers if self.hold_back_last and self.num_workers > 1 else 0
-
-    def _ahead(self) -> int:
-        """The batches that wait so that there is something to hand out when results come."""
-        return 0
-
-    def _prefetch_now(self) -> int:
-        """The batches that a worker may have now."""
-        return self._pool.prefetch if len(self._waiting) > self._reserve() else 1
 
     @overrides
     def is_idle(self) -> bool:
@@ -150,12 +151,63 @@ class SupervisedExecutor(Executor):
             self._first_number = batch.number
         self._window.enter(batch)
         self._queue(Task(batch))
-        if not self._may_wait():
+        if not self._pool.is_saturated():
             self._hand_out()
 
-    def _may_wait(self) -> bool:
-        """Whether batches are handed out together with those that come before `collect`."""
-        return False
+    def _hand_out(self) -> None:
+        self._pool.hand_out(self._waiting, self._reserve())
+
+    @overrides
+    def collect(
+        self, timeout: Optional[float] = None, wake: Sequence[int] = ()
+    ) -> List[BatchResult]:
+        self._check_that_it_works()
+        self._hand_out()
+        pool = self._pool
+        results: List[BatchResult] = []
+        finished: List[WorkerEvent] = []
+        for event in pool.wait(timeout, wake):
+            if event.death is None:
+                finished.append(event)
+                self._in_work -= 1
+                continue
+            # Who died had finished what comes before.
+            results += self._after_work(pool, finished)
+            finished = []
+            if pool is self._pool and event.worker in pool.workers:
+                results += self._after_death(event.worker, event.death)
+        if not pool.reads_before_handing_out():
+            self._hand_out()  # to read the results may take long
+        results += self._after_work(pool, finished)
+        self._hand_out()
+        return results
+
+    def _after_work(
+        self, pool: BaseWorkerPool, finished: Sequence[WorkerEvent]
+    ) -> List[BatchResult]:
+        results: List[BatchResult] = []
+        for worker, task, message, _ in finished:
+            if pool is not self._pool:
+                break  # one worker starts over
+            assert task is not None
+            try:
+                with stage(RECEIVING):
+                    current().count_received(len(message))
+                    result = load_result(message)
+            except Exception as error:
+                results += self._charge(task, WorkerDied(f"a worker sent no result ({error!r})"))
+                continue
+            if result.state_change is not None:
+                self._note_state(result.state_change)
+                if self.state_change is not None:
+                    pool.keep_processes()
+            self._has_worked = True
+            results += self._deliver(task, self._examined(worker, result), len(message))
+        return results
+
+    def _examined(self, worker: WorkerHandle, result: BatchResult) -> BatchResult:
+        """For subclasses: looks at a result before it is taken to where it belongs."""
+        return result
 
     def _queue(self, *tasks: Task, first: bool = False) -> None:
         self._in_work += len(tasks)
@@ -163,15 +215,6 @@ class SupervisedExecutor(Executor):
             self._waiting.extendleft(reversed(tasks))
         else:
             self._waiting.extend(tasks)
-
-    def _hand_out(self) -> None:
-        """Gives tasks that wait to workers that are free."""
-        raise NotImplementedError
-
-    def _settle(self, task: Task, result: BatchResult, size: int) -> List[BatchResult]:
-        """Takes what a worker has brought; returns what may leave the executor."""
-        self._has_worked = True
-        return self._deliver(task, result, size)
 
     def _deliver(self, task: Task, result: BatchResult, size: int) -> List[BatchResult]:
         """Takes the result of a task to where it belongs; returns what may leave the executor."""
@@ -195,29 +238,15 @@ class SupervisedExecutor(Executor):
         self._abandoned.pop(result.number, None)
         return [result]
 
-    def _replace(
-        self, worker: Any, error: WorkerError, suspect: Optional[Task], exonerated: bool = False
-    ) -> List[BatchResult]:
-        """
-        Puts another worker in the place of one that has died.
-
-        # Parameters
-
-        worker : `Any`
-            The place, which has `tasks`, `finished` and `deaths_in_a_row`.
-        error : `WorkerError`
-            What happened, in words.
-        suspect : `Task`, optional
-            What the worker died over, if it was at work.
-        exonerated : `bool`, optional (default = `False`)
-            Whether its end says nothing of the worker or of this batch.
-        """
+    def _after_death(self, worker: WorkerHandle, death: WorkerDeath) -> List[BatchResult]:
+        """Puts another worker in the place of one that has died."""
+        error, suspect, is_exonerated = death
         if self.state_change is not None and worker.finished:
             raise ModelStateError(
                 f"{error}. What this model predicts depends on the batches that it saw before "
-                f"({self.state_change}), and that state is lost: start the run anew"
+                f"({self.state_change}), and that state is lost: start the run again"
             )
-        if suspect is None and not exonerated:
+        if suspect is None and not is_exonerated:
             worker.deaths_in_a_row += 1
         others = [task for task in worker.tasks if task is not suspect]
         self._in_work -= len(worker.tasks)
@@ -278,8 +307,20 @@ class SupervisedExecutor(Executor):
                 "none could be predicted, so the run ends here"
             )
 
-    def _describe_workers(self, how: str) -> str:
-        return f"{self.num_workers} worker{'s' * (self.num_workers > 1)} ({how})"
+    @overrides
+    def close(self) -> None:
+        if self._is_running:
+            self._is_running = False
+            self._pool.close()
+
+    @overrides
+    def kill(self) -> None:
+        if self._is_running:
+            self._is_running = False
+            self._pool.kill()
+
+    def _describe_workers(self, how: str, number: int) -> str:
+        return f"{number} worker{'s' * (number != 1)} ({how})"
 
 
 def _ordinal(number: int) -> str:

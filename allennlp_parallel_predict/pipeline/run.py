@@ -111,7 +111,7 @@ class PredictRun:
                 self._output_encodings(),
                 profile=current().detail,
                 exact=settings.is_exact,
-                lockstep=settings.batching.batch_size == 1,
+                may_group=settings.batching.batch_size == 1,
             )
             try:
                 with stage(STARTING_WORKERS):

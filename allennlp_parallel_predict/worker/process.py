@@ -25,7 +25,10 @@ from typing import (
 import torch
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.accelerate.operation_batching import Lockstep, layers_to_share
+from allennlp_parallel_predict.accelerate.operation_batching import (
+    OperationBatcher,
+    layers_to_share,
+)
 from allennlp_parallel_predict.accelerate.predictor import tune_predictor
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, WorkerOptions
@@ -155,11 +158,11 @@ def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> Non
     machine.tune_process(setup.threads, setup.cpus)
     options = setup.options
     # Whether it may is decided before it starts.
-    layers = layers_to_share(predictor, is_asked_for=True) if options.lockstep else []
+    layers = layers_to_share(predictor, is_asked_for=True) if options.group_size > 1 else []
     tune_predictor(predictor, options.exact)
-    lockstep = Lockstep(layers, options.exact) if layers else None
+    batcher = OperationBatcher(layers, options.exact) if layers else None
     setup.random_states.restore()
-    worker = Worker(predictor, options, lockstep)
+    worker = Worker(predictor, options, batcher)
     send_blocking(sock, READY)
     if worker.profiler is not None:
         worker.profiler.started_at(setup.launched)

@@ -14,7 +14,7 @@ import torch
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.accelerate.fast_json import encode
-from allennlp_parallel_predict.accelerate.operation_batching import Lockstep
+from allennlp_parallel_predict.accelerate.operation_batching import OperationBatcher
 from allennlp_parallel_predict.common.messages import (
     Batch,
     BatchKind,
@@ -41,7 +41,7 @@ class Worker:
         The predictor of the archive.
     options : `WorkerOptions`
         How to treat failures and what to send back.
-    lockstep : `Lockstep`, optional (default = `None`)
+    batcher : `OperationBatcher`, optional (default = `None`)
         The way to predict several batches at once.
     failures : `Type[BaseException]`, optional (default = `BaseException`)
         What a predictor may raise that is a failure of its input; anything else ends `predict`.
@@ -57,20 +57,20 @@ class Worker:
         self,
         predictor: Predictor,
         options: WorkerOptions,
-        lockstep: Optional[Lockstep] = None,
+        batcher: Optional[OperationBatcher] = None,
         failures: Type[BaseException] = BaseException,
     ) -> None:
         self._failures = failures
         self._predictor = predictor
         self._options = options
-        self._lockstep = lockstep
+        self._batcher = batcher
         self.profiler: Optional[WorkerProfiler] = None
         if options.profile is not None:
             self.profiler = WorkerProfiler(predictor, options.profile)
         self._state = ModelState(predictor)
         self._counters = InputCounters(predictor)
         if self._counters:
-            self._lockstep = None  # each input has a number of its own
+            self._batcher = None  # each input has a number of its own
 
     def predict(self, batch: Batch) -> BatchResult:
         """
@@ -85,15 +85,15 @@ class Worker:
     @property
     def most_at_once(self) -> int:
         """The number of batches of one input that are best predicted at once."""
-        return max(1, self._lockstep.size) if self._lockstep is not None else 1
+        return max(1, self._batcher.size) if self._batcher is not None else 1
 
     def predict_at_once(self, batches: Sequence[Batch]) -> Iterator[BatchResult]:
         """Predicts several batches of one input, each as if by itself."""
-        if self._lockstep is None or len(batches) == 1:
+        if self._batcher is None or len(batches) == 1:
             yield from map(self.predict, batches)
             return
         attempts = [self._attempt(batch) for batch in batches]
-        self._lockstep.run([attempt.run_captured for attempt in attempts])
+        self._batcher.run([attempt.run_captured for attempt in attempts])
         change = self._state_change()
         for batch, attempt in zip(batches, attempts):
             # What fails in a group may be well by itself: out of memory, at home in one thread.
@@ -115,7 +115,7 @@ class Worker:
     def _state_change(self) -> Optional[str]:
         change = self._state.change() or self._counters.change()
         if change is not None:
-            self._lockstep = None  # what a batch leaves behind has to be there for the next one
+            self._batcher = None  # what a batch leaves behind has to be there for the next one
         return change
 
 

@@ -87,7 +87,12 @@ CONTESTANTS = [
     Contestant("mpire", "mpire", "mpire_pool", needs="mpire"),
     Contestant("ray", "Ray Data map_batches with actors", "ray_data", needs="ray"),
     # By default, as the benchmark's predictor is AllenNLP's but for the name.
-    _ours("ours-1", "parallel-predict, batch size 1", batch_size=1, **{"executor.lockstep": True}),
+    _ours(
+        "ours-1",
+        "parallel-predict, batch size 1",
+        batch_size=1,
+        **{"executor.operation_batching": True},
+    ),
     _ours("ours", "parallel-predict"),
     _ours("ours-bucket", "parallel-predict, bucket", **{"batching.type": "bucket"}),
 ]

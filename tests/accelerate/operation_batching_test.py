@@ -15,8 +15,8 @@ from transformers import BertConfig, RobertaConfig
 
 from allennlp_parallel_predict.accelerate import operation_batching
 from allennlp_parallel_predict.accelerate.operation_batching import (
-    TOGETHER,
-    Lockstep,
+    GROUP_SIZE,
+    OperationBatcher,
     layers_to_share,
 )
 from allennlp_parallel_predict.accelerate.padding import skip_padding
@@ -60,7 +60,7 @@ def one_by_one(predictor, lines=LINES_OF_TEXT, options=WorkerOptions()):
     return list(map(Worker(predictor, options).predict, batches(lines)))
 
 
-def in_groups(worker, batches, size=TOGETHER):
+def in_groups(worker, batches, size=GROUP_SIZE):
     groups = [batches[start : start + size] for start in range(0, len(batches), size)]
     return [result for group in groups for result in worker.predict_at_once(group)]
 
@@ -78,7 +78,7 @@ def test_the_same_from_fewer_products(predictor, counts, exact, is_tuned):
     layers = layers_to_share(predictor, is_asked_for=True)
     if is_tuned:
         skip_padding(predictor._model, exact)
-    worker = Worker(predictor, WorkerOptions(), Lockstep(layers, exact))
+    worker = Worker(predictor, WorkerOptions(), OperationBatcher(layers, exact))
     for _ in range(2):  # the second time, all numbers of rows are known
         counts.clear()
         ours = outputs(in_groups(worker, batches()))
@@ -95,8 +95,8 @@ def test_the_same_from_fewer_products(predictor, counts, exact, is_tuned):
 
 def test_all_sizes_of_groups(predictor):
     theirs = outputs(one_by_one(predictor))
-    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
-    for size in range(1, TOGETHER + 1):
+    worker = Worker(predictor, WorkerOptions(), OperationBatcher(layers_to_share(predictor, True)))
+    for size in range(1, GROUP_SIZE + 1):
         assert outputs(in_groups(worker, batches(), size)) == theirs
 
 
@@ -112,7 +112,7 @@ def test_a_bad_line_costs_one_line(predictor, capsys):
     options = WorkerOptions(on_error=OnError.SKIP)
     lines = LINES_OF_TEXT[:5] + ["{\n", '{"wrong": 1}\n', LINES_OF_TEXT[5]]
     theirs = one_by_one(predictor, lines, options)
-    worker = Worker(predictor, options, Lockstep(layers_to_share(predictor, True)))
+    worker = Worker(predictor, options, OperationBatcher(layers_to_share(predictor, True)))
     ours = list(worker.predict_at_once(batches(lines)))
     assert [r._replace(failures=[]) for r in ours] == [r._replace(failures=[]) for r in theirs]
     failed = [[f.error.type_name for f in result.failures] for result in ours]
@@ -140,8 +140,8 @@ def test_what_cannot_even_be_reported_ends_the_worker(predictor, monkeypatch):
 
     predictor.__class__ = Failing
     bad = json.dumps({"sentence": "bad"})
-    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
-    for _ in range(TOGETHER + 1):  # no thread is lost
+    worker = Worker(predictor, WorkerOptions(), OperationBatcher(layers_to_share(predictor, True)))
+    for _ in range(GROUP_SIZE + 1):  # no thread is lost
         with pytest.raises(ValueError, match="nothing to say"):
             in_groups(worker, batches([bad, *LINES_OF_TEXT[:3], bad]))
     theirs = outputs(one_by_one(predictor))
@@ -159,7 +159,7 @@ def test_what_fails_in_a_thread_is_tried_without(predictor):
 
     theirs = outputs(one_by_one(predictor))
     predictor.__class__ = AtHome
-    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    worker = Worker(predictor, WorkerOptions(), OperationBatcher(layers_to_share(predictor, True)))
     assert outputs(in_groups(worker, batches())) == theirs
 
 
@@ -172,7 +172,7 @@ def test_a_layer_that_fails_in_a_group_is_tried_by_each_line(predictor, monkeypa
         raise RuntimeError("not enough memory")
 
     monkeypatch.setattr(operation_batching, "_forward", fail)
-    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    worker = Worker(predictor, WorkerOptions(), OperationBatcher(layers_to_share(predictor, True)))
     assert outputs(in_groups(worker, batches())) == theirs
     assert failures
 
@@ -187,14 +187,14 @@ def test_a_model_that_keeps_state_is_left_alone_from_then_on(predictor):
         return forward(**tensors)
 
     model.forward = counting
-    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
-    assert worker.most_at_once == TOGETHER
+    worker = Worker(predictor, WorkerOptions(), OperationBatcher(layers_to_share(predictor, True)))
+    assert worker.most_at_once == GROUP_SIZE
     assert "seen" in worker.predict(batches()[0]).state_change
     assert worker.most_at_once == 1
 
 
 def test_whoever_looks_inside_sees_one_line_after_the_other(predictor, counts):
-    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    worker = Worker(predictor, WorkerOptions(), OperationBatcher(layers_to_share(predictor, True)))
     seen = []
     layer = predictor._model._text_field_embedder.token_embedder_tokens.transformer_model
     hook = layer.encoder.layer[0].output.dense.register_forward_hook(
@@ -212,7 +212,7 @@ def test_the_system_has_no_threads_left(predictor, monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(operation_batching.threading.Thread, "start", start)
-    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    worker = Worker(predictor, WorkerOptions(), OperationBatcher(layers_to_share(predictor, True)))
     assert worker.most_at_once == 1
     assert outputs(in_groups(worker, batches(), worker.most_at_once)) == theirs
 
@@ -228,7 +228,7 @@ def test_the_system_has_few_threads_left(predictor, monkeypatch):
         start(thread)
 
     monkeypatch.setattr(operation_batching.threading.Thread, "start", start_three)
-    worker = Worker(predictor, WorkerOptions(), Lockstep(layers_to_share(predictor, True)))
+    worker = Worker(predictor, WorkerOptions(), OperationBatcher(layers_to_share(predictor, True)))
     assert worker.most_at_once == 3
     assert outputs(in_groups(worker, batches(), 3)) == theirs
 
@@ -255,10 +255,10 @@ class TestInAPool:
         theirs = outputs(one_by_one(predictor, lines))
         for lost in (0, 9, 10, 30):
             lines[lost], theirs[lost] = json.dumps({"sentence": "die"}) + "\n", ""
-        executor = ProcessPoolExecutor(workers, lockstep=True, max_retries=max_retries)
+        executor = ProcessPoolExecutor(workers, operation_batching=True, max_retries=max_retries)
         ran = run(map(str.strip, lines), tmp_path, 1, predictor=predictor, executor=executor)
         assert (ran.failed, ran.output) == ([0, 9, 10, 30], "".join(theirs))
-        assert executor._is_in_lockstep and ran.restarts <= 4 * (2 + max_retries)
+        assert executor._group_size > 1 and ran.restarts <= 4 * (2 + max_retries)
 
     def test_by_default_if_it_is_allennlps_code_and_worth_it(self, archive, tmp_path, monkeypatch):
         monkeypatch.setattr(operation_batching, "_SMALLEST", 0)
@@ -266,18 +266,18 @@ class TestInAPool:
         theirs = outputs(one_by_one(predictor, lines))
         executor = ProcessPoolExecutor(2, max_batches_per_worker=4)
         ran = run(map(str.strip, lines), tmp_path, 1, predictor=predictor, executor=executor)
-        assert executor._is_in_lockstep and ran.output == "".join(theirs)
+        assert executor._group_size > 1 and ran.output == "".join(theirs)
 
     @pytest.mark.parametrize(
         "settings",
-        [{}, {"lockstep": False}, {"lockstep": True, "batch_timeout": 60.0}]
-        + [{"lockstep": True, "threads_per_worker": 2}],
+        [{}, {"operation_batching": False}, {"operation_batching": True, "batch_timeout": 60.0}]
+        + [{"operation_batching": True, "threads_per_worker": 2}],
     )
     def test_not_if_it_should_not_or_cannot_be(self, predictor, tmp_path, settings):
         lines = LINES_OF_TEXT[:4]
         executor = ProcessPoolExecutor(1, **settings)
         ran = run(map(str.strip, lines), tmp_path, 1, predictor=predictor, executor=executor)
-        assert not executor._is_in_lockstep and ran.output.count("\n") == 4
+        assert executor._group_size == 1 and ran.output.count("\n") == 4
 
 
 class TestWhoMay:

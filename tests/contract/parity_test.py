@@ -200,9 +200,9 @@ def test_spawned_workers(parity: Parity, case: Case, batch_size: int, workers: i
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 @pytest.mark.parametrize("name", ["transformer_classifier", "transformer_qa", "multitask-reader"])
-def test_lines_in_lockstep(parity: Parity, name: str, start_method: str) -> None:
+def test_lines_in_operation_batches(parity: Parity, name: str, start_method: str) -> None:
     settings = {"executor.start_method": start_method, "executor.num_workers": 2}
-    parity.check(CASES_BY_NAME[name], 1, **settings, **{"executor.lockstep": True})
+    parity.check(CASES_BY_NAME[name], 1, **settings, **{"executor.operation_batching": True})
 
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])

@@ -116,7 +116,7 @@ def run(
     )
     started = time.monotonic()
     with executor.preparing():
-        options = WorkerOptions(OnError(on_error), lockstep=batch_size == 1)
+        options = WorkerOptions(OnError(on_error), may_group=batch_size == 1)
         executor.start(predictor or predictor_of(), options)
         try:
             Pipeline(

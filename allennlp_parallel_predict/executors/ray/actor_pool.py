@@ -2,13 +2,29 @@
 
 import logging
 import select
-import socket
 import time
 from collections import deque
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence
 
-from allennlp_parallel_predict.common.errors import WorkerDied, WorkerError, WorkerTimeout
+from overrides import overrides
+
+from allennlp_parallel_predict.common.errors import (
+    SettingsError,
+    WorkerDied,
+    WorkerError,
+    WorkerTimeout,
+)
 from allennlp_parallel_predict.common.messages import BatchResult
+from allennlp_parallel_predict.common.recorder import current, stage
+from allennlp_parallel_predict.common.serialization import dumps
+from allennlp_parallel_predict.common.stages import SENDING
+from allennlp_parallel_predict.common.wakeup import WakeUp
+from allennlp_parallel_predict.executors.base_pool import (
+    BaseWorkerPool,
+    WorkerDeath,
+    WorkerEvent,
+    WorkerHandle,
+)
 from allennlp_parallel_predict.executors.ray.actor import (
     ActorIdentity,
     ActorSetup,
@@ -16,7 +32,6 @@ from allennlp_parallel_predict.executors.ray.actor import (
     clock,
 )
 from allennlp_parallel_predict.executors.retries import Task
-from allennlp_parallel_predict.executors.supervised import PREFETCH
 
 logger = logging.getLogger(__name__)
 
@@ -26,18 +41,17 @@ _PATIENCE = 30.0
 """Seconds without any actor after which that is said; doubled each time."""
 
 
-class ActorHandle:
-    """An actor, or the wish for one, and what it has in hand."""
+class ActorHandle(WorkerHandle):
+    """An actor, or the request for one."""
 
     def __init__(self, actor: Any, deaths_in_a_row: int) -> None:
+        super().__init__()
         self.actor = actor
         self.deaths_in_a_row = deaths_in_a_row
         self.identity: Optional[ActorIdentity] = None
         """What it says of itself, when it has its model."""
-        self.tasks: List[Task] = []
         self.errors: Dict[Task, BaseException] = {}
         """Those of its tasks of which Ray says that they will not be finished."""
-        self.finished = 0
         self.since = 0.0
         self.timed_out = False
 
@@ -69,17 +83,16 @@ class ActorHandle:
         return str(self.identity or "a worker")
 
 
-class Event(NamedTuple):
-    """Something that happened to a worker."""
+class _Answer(NamedTuple):
+    """What Ray says of a call."""
 
     worker: ActorHandle
     task: Optional[Task]
-    """The task that it is about, or `None`: it has its model, or failed to get it."""
+    """The task that it is about, or `None`: the actor has its model, or failed to get it."""
     future: Any
-    """What Ray says of it: the result or an exception."""
 
 
-class ActorPool:
+class ActorPool(BaseWorkerPool):
     """
     # Parameters
 
@@ -106,9 +119,9 @@ class ActorPool:
         resources: Dict[str, float],
         batch_timeout: Optional[float] = None,
     ) -> None:
-        self.workers: List[ActorHandle] = []
-        self.restarts = 0
-        self.prefetch = PREFETCH
+        self._workers: List[ActorHandle] = []
+        self._is_probing = False
+        self._shares_parameters = False
         self._nodes = 0
         self._ray = ray
         self._packed = packed
@@ -117,10 +130,8 @@ class ActorPool:
         self._batch_timeout = batch_timeout
         # An actor that Ray restarted itself would be sent its batch again however often it died.
         self._actor_class = ray.remote(max_restarts=0, max_task_retries=0, **resources)(RayWorker)
-        self._events: Deque[Event] = deque()
-        self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
-        self._wakeup_receiver.setblocking(False)
-        self._wakeup_sender.setblocking(False)
+        self._answers: Deque[_Answer] = deque()
+        self._wakeup = WakeUp()
         self._lonely_since = time.monotonic()
         self._patience = _PATIENCE
         for _ in range(size):
@@ -129,53 +140,111 @@ class ActorPool:
     def _launch(self, deaths_in_a_row: int = 0) -> None:
         """Asks for an actor, which comes when there is room for it somewhere in the cluster."""
         worker = ActorHandle(self._actor_class.remote(), deaths_in_a_row)
-        self.workers.append(worker)
+        self._workers.append(worker)
         self._follow(worker, None, worker.actor.set_up.remote(*self._packed, self._setup))
 
     def _follow(self, worker: ActorHandle, task: Optional[Task], ref: Any) -> None:
         def note(future: Any) -> None:  # in a thread of Ray's
-            self._events.append(Event(worker, task, future))
-            try:
-                self._wakeup_sender.send(b"!")
-            except OSError:
-                pass  # it rings already, or nobody is there any more
+            self._answers.append(_Answer(worker, task, future))
+            self._wakeup.set()
 
         ref.future().add_done_callback(note)
 
-    def give(self, worker: ActorHandle, task: Task, message: bytes, shared: bool) -> None:
+    def use(self, is_probing: bool, shares: bool) -> None:
+        """
+        # Parameters
+
+        is_probing : `bool`
+            Whether only one batch is predicted at a time.
+        shares : `bool`
+            Whether batches are predicted with the node's one copy of the parameters.
+        """
+        self._is_probing = is_probing
+        self._shares_parameters = shares
+
+    @overrides
+    def hand_out(self, waiting: Deque[Task], reserve: int) -> None:
+        while waiting and not (self._is_probing and any(w.tasks for w in self._workers)):
+            worker = free_worker(self._workers, self.prefetch if len(waiting) > reserve else 1)
+            if worker is None:
+                return
+            self._give(worker, waiting.popleft())
+
+    def _give(self, worker: ActorHandle, task: Task) -> None:
         if not worker.tasks:
             worker.since = time.monotonic()
         worker.tasks.append(task)
-        self._follow(worker, task, worker.actor.predict.remote(message, shared))
+        with stage(SENDING):
+            message = dumps(task.batch.to_message())
+            current().count_sent(len(message))
+            reference = worker.actor.predict.remote(message, self._shares_parameters)
+        self._follow(worker, task, reference)
 
-    def finish_task(self, worker: ActorHandle, task: Task) -> None:
-        worker.tasks.remove(task)
-        worker.finished += 1
-        worker.deaths_in_a_row = 0
-        worker.since = time.monotonic()
+    @overrides
+    def reads_before_handing_out(self) -> bool:
+        return self._is_probing
 
-    def wait(self, timeout: Optional[float], wake: Sequence[int]) -> List[Event]:
-        """Waits for events, for a descriptor of `wake` that can be read, or for the timeout."""
+    @property
+    @overrides
+    def workers(self) -> Sequence[ActorHandle]:
+        return self._workers
+
+    @overrides
+    def wait(self, timeout: Optional[float], wake: Sequence[int]) -> List[WorkerEvent]:
         poll = select.poll()
-        for number in (self._wakeup_receiver.fileno(), *wake):
+        for number in (self._wakeup.fileno(), *wake):
             poll.register(number, select.POLLIN)
         seconds = [_TICK if timeout is None else min(timeout, _TICK)]
         if self._batch_timeout is not None:
-            seconds += [self._seconds_left(worker) for worker in self.workers]
+            seconds += [self._seconds_left(worker) for worker in self._workers]
         poll.poll(max(0.0, min(seconds)) * 1000)
-        try:
-            self._wakeup_receiver.recv(4096)
-        except BlockingIOError:
-            pass
+        self._wakeup.clear()
         self._end_the_slow()
         self._complain_if_lonely()
-        events = []
-        while self._events:
-            events.append(self._events.popleft())
+        events: List[WorkerEvent] = []
+        while self._answers:
+            answer = self._answers.popleft()
+            if answer.worker in self._workers:
+                events += self._events(*answer)
         return events
 
+    def _events(self, worker: ActorHandle, task: Optional[Task], future: Any) -> List[WorkerEvent]:
+        error = future.exception()
+        if task is None and error is None:
+            self._welcome(worker, future.result())
+        elif task is None:
+            return [WorkerEvent(worker, death=self._death(worker, error))]
+        elif error is None:
+            worker.tasks.remove(task)
+            worker.finished += 1
+            worker.deaths_in_a_row = 0
+            worker.since = time.monotonic()
+            return [WorkerEvent(worker, task, future.result())]
+        else:
+            worker.errors[task] = error
+            if worker.is_dead():
+                cause = worker.errors[worker.tasks[0]]
+                return [WorkerEvent(worker, death=self._death(worker, cause))]
+        return []
+
+    def _welcome(self, worker: ActorHandle, identity: ActorIdentity) -> None:
+        worker.identity = identity
+        if identity.error is not None:
+            error = identity.error.rebuild(f"In {worker}, while it unpacked the model:")
+            raise SettingsError(
+                f"the model cannot be unpacked on {identity.host} ({identity.error.type_name}: "
+                f"{identity.error.message}): code that it needs has to be installed there or to "
+                "travel there (see executor.runtime_env)"
+            ) from error
+
+    def _death(self, worker: ActorHandle, cause: BaseException) -> WorkerDeath:
+        error = worker.describe_death(cause, self._batch_timeout)
+        is_node_gone = self._is_node_gone(worker)
+        suspect = worker.tasks[0] if worker.tasks and not is_node_gone else None
+        return WorkerDeath(error, suspect, is_node_gone)
+
     def _end_the_slow(self) -> None:
-        for worker in self.workers if self._batch_timeout is not None else ():
+        for worker in self._workers if self._batch_timeout is not None else ():
             if self._seconds_left(worker) <= 0:
                 worker.timed_out = True
                 self._ray.kill(worker.actor, no_restart=True)
@@ -187,7 +256,7 @@ class ActorPool:
 
     def _complain_if_lonely(self) -> None:
         now = time.monotonic()
-        if any(worker.identity for worker in self.workers):
+        if any(worker.identity for worker in self._workers):
             self._lonely_since, self._patience = now, _PATIENCE
         elif now - self._lonely_since > self._patience:
             self._patience *= 2
@@ -198,7 +267,7 @@ class ActorPool:
                 self._ray.available_resources(),
             )
 
-    def is_node_gone(self, worker: ActorHandle) -> bool:
+    def _is_node_gone(self, worker: ActorHandle) -> bool:
         """Whether a worker died only because its node did."""
         if worker.identity is None:
             return False
@@ -206,25 +275,32 @@ class ActorPool:
 
     def nodes(self) -> int:
         """The number of nodes that workers are on, or were at the end."""
-        self._nodes = len({m.identity.node for m in self.workers if m.identity}) or self._nodes
+        self._nodes = len({m.identity.node for m in self._workers if m.identity}) or self._nodes
         return self._nodes
 
-    def replace(self, worker: ActorHandle) -> None:
+    @overrides
+    def replace(self, worker: WorkerHandle) -> None:
+        assert isinstance(worker, ActorHandle)
         self.drop(worker)
         self._launch(worker.deaths_in_a_row)
         self.restarts += 1
 
+    def drop_others(self, worker: WorkerHandle) -> None:
+        """Ends all workers but one."""
+        for other in [other for other in self._workers if other is not worker]:
+            self.drop(other)
+
     def drop(self, worker: ActorHandle) -> None:
-        self.workers.remove(worker)
+        self._workers.remove(worker)
         self._ray.kill(worker.actor, no_restart=True)
 
+    @overrides
     def kill(self) -> None:
         self.nodes()  # the report of a profile is written after the end
-        while self.workers:
-            self.drop(self.workers[-1])
+        while self._workers:
+            self.drop(self._workers[-1])
         self._packed = []
-        self._wakeup_sender.close()
-        self._wakeup_receiver.close()
+        self._wakeup.close()
 
 
 def free_worker(workers: Sequence[ActorHandle], prefetch: int) -> Optional[ActorHandle]:

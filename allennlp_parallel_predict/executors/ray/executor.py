@@ -17,24 +17,22 @@ every actor uses its node's one copy of the parameters.
 """
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, Optional
 
 from allennlp.predictors import Predictor
 from overrides import overrides
 
-from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.messages import BatchResult, WorkerOptions
-from allennlp_parallel_predict.common.serialization import dumps, load_result
 from allennlp_parallel_predict.executors.base import Executor, WorkerCounts
-from allennlp_parallel_predict.executors.ray.actor import ActorIdentity, ActorSetup, pack
+from allennlp_parallel_predict.executors.base_pool import WorkerHandle
+from allennlp_parallel_predict.executors.ray.actor import ActorSetup, pack
 from allennlp_parallel_predict.executors.ray.actor_pool import (
     ActorHandle,
     ActorPool,
-    free_worker,
     in_our_time,
 )
 from allennlp_parallel_predict.executors.ray.cluster import Connection
-from allennlp_parallel_predict.executors.retries import Task
+from allennlp_parallel_predict.executors.state_probe import ModelKind, StateProbe
 from allennlp_parallel_predict.executors.supervised import (
     SupervisedExecutor,
     check_at_least,
@@ -101,7 +99,8 @@ class RayExecutor(SupervisedExecutor):
         self.num_workers = num_workers or 1
         self._resources = {"num_cpus": num_cpus_per_worker, "num_gpus": num_gpus_per_worker}
         self._share_model = share_model
-        self._pool: Optional[ActorPool] = None
+
+    _pool: ActorPool
 
     @contextmanager
     @overrides
@@ -120,9 +119,9 @@ class RayExecutor(SupervisedExecutor):
         resources = ray.cluster_resources()
         self.cpus = int(resources.get("CPU", 0))
         self.num_workers = self._requested_workers or self._as_many_as_fit(resources)
-        self._is_probing = True
-        self._writes = False
         self._begin(predictor, options)
+        # Parameters are shared only with a model that does not write to them.
+        self._probe = StateProbe(is_needed=True)
         self._pool = ActorPool(
             ray,
             self.num_workers,
@@ -131,6 +130,8 @@ class RayExecutor(SupervisedExecutor):
             self._resources,
             self._batch_timeout,
         )
+        self._pool.use(is_probing=True, shares=False)
+        self._is_running = True
 
     def _as_many_as_fit(self, cluster: Dict[str, float]) -> int:
         needs = {"CPU": self._resources["num_cpus"], "GPU": self._resources["num_gpus"]}
@@ -142,80 +143,18 @@ class RayExecutor(SupervisedExecutor):
         return max(1, int(self._resources["num_cpus"]))
 
     @overrides
-    def _hand_out(self) -> None:
-        pool = self._running()
-        while self._waiting:
-            worker = free_worker(pool.workers, self._prefetch_now())
-            if worker is None or (self._is_probing and any(m.tasks for m in pool.workers)):
-                return
-            task = self._waiting.popleft()
-            message = dumps(task.batch.to_message())
-            shared = self._share_model and not self._is_probing and not self._writes
-            pool.give(worker, task, message, shared)
-
-    def _running(self) -> ActorPool:
-        assert self._pool is not None, "start() comes first"
-        return self._pool
-
-    @overrides
-    def collect(
-        self, timeout: Optional[float] = None, wake: Sequence[int] = ()
-    ) -> List[BatchResult]:
-        self._check_that_it_works()
-        results: List[BatchResult] = []
-        pool = self._running()
-        for event in pool.wait(timeout, wake):
-            if event.worker in pool.workers:
-                results += self._after(event.worker, event.task, event.future)
-        self._hand_out()
-        return results
-
-    def _after(self, worker: ActorHandle, task: Optional[Task], future: Any) -> List[BatchResult]:
-        error = future.exception()
-        results: List[BatchResult] = []
-        if task is None and error is None:
-            self._welcome(worker, future.result())
-        elif task is None:
-            results = self._after_death(worker, error)
-        elif error is None:
-            results = self._after_result(worker, task, future.result())
-        else:
-            worker.errors[task] = error
-        if worker.is_dead():
-            results += self._after_death(worker, worker.errors[worker.tasks[0]])
-        return results
-
-    def _welcome(self, worker: ActorHandle, identity: ActorIdentity) -> None:
-        worker.identity = identity
-        if identity.error is not None:
-            error = identity.error.rebuild(f"In {worker}, while it unpacked the model:")
-            raise SettingsError(
-                f"the model cannot be unpacked on {identity.host} ({identity.error.type_name}: "
-                f"{identity.error.message}): code that it needs has to be installed there or to "
-                "travel there (see executor.runtime_env)"
-            ) from error
-
-    def _after_result(self, worker: ActorHandle, task: Task, message: bytes) -> List[BatchResult]:
-        pool = self._running()
-        pool.finish_task(worker, task)
-        self._in_work -= 1
-        result = in_our_time(load_result(message), worker)
-        if result.state_change:
-            self._writes = True
-            self._note_state(result.state_change)
-        if self._is_probing and (result.outputs or result.state_change):
-            self._is_probing = False
-            if self.state_change is not None and self.num_workers > 1:
-                for other in [other for other in pool.workers if other is not worker]:
-                    pool.drop(other)
+    def _examined(self, worker: WorkerHandle, result: BatchResult) -> BatchResult:
+        assert isinstance(worker, ActorHandle)
+        was_open = self._probe.is_open
+        if result.state_change or (was_open and result.outputs):
+            self._probe.decide(result)
+        if not self._probe.is_open:
+            is_stateful = self._probe.kind is ModelKind.STATEFUL
+            self._pool.use(is_probing=False, shares=self._share_model and not is_stateful)
+            if was_open and self.state_change is not None and self.num_workers > 1:
+                self._pool.drop_others(worker)
                 self._keep_in_order()
-        return self._settle(task, result, len(message))
-
-    def _after_death(self, worker: ActorHandle, cause: BaseException) -> List[BatchResult]:
-        error = worker.describe_death(cause, self._batch_timeout)
-        is_node_gone = self._running().is_node_gone(worker)
-        suspect = worker.tasks[0] if worker.tasks and not is_node_gone else None
-        return self._replace(worker, error, suspect, exonerated=is_node_gone)
+        return in_our_time(result, worker)
 
     @overrides
     def close(self) -> None:
@@ -223,18 +162,18 @@ class RayExecutor(SupervisedExecutor):
 
     @overrides
     def kill(self) -> None:
-        if self._pool is not None:
-            self._pool.kill()
+        super().kill()
         self._connection.close()
 
     @overrides
     def counts(self) -> WorkerCounts:
-        pool = self._running()
-        return WorkerCounts(sum(m.identity is not None for m in pool.workers), pool.restarts)
+        alive = sum(worker.identity is not None for worker in self._pool.workers)
+        return WorkerCounts(alive, self._pool.restarts)
 
     @overrides
     def describe(self) -> str:
-        nodes, threads = self._running().nodes(), self.threads()
+        nodes, threads = self._pool.nodes(), self.threads()
         return self._describe_workers(
-            f"Ray, {nodes} node{'s' * (nodes != 1)}, {threads} thread{'s' * (threads > 1)} each"
+            f"Ray, {nodes} node{'s' * (nodes != 1)}, {threads} thread{'s' * (threads > 1)} each",
+            self.num_workers,
         )

@@ -13,7 +13,7 @@ from allennlp_parallel_predict.common.messages import Batch, BatchKind, WorkerOp
 from allennlp_parallel_predict.common.serialization import load_result
 from allennlp_parallel_predict.data.batching import BucketBatching
 from allennlp_parallel_predict.executors import ProcessPoolExecutor
-from allennlp_parallel_predict.executors.pool import executor as executor_module
+from allennlp_parallel_predict.executors import supervised
 from allennlp_parallel_predict.executors.pool import launcher
 from allennlp_parallel_predict.executors.pool import worker_process
 from tests.support.faults import ListSource, expected, numbered, predictor_of, run, wait_until
@@ -80,9 +80,9 @@ class TestADeadWorker:
         prefetch = []
 
         class Watched(ProcessPoolExecutor):
-            def _replace(self, worker, *args):
+            def _after_death(self, worker, *args):
                 prefetch.append(len(worker.tasks))
-                return super()._replace(worker, *args)
+                return super()._after_death(worker, *args)
 
         faults = {n: {"do": "kill", "once": str(tmp_path / str(n))} for n in range(2000, 2900, 100)}
         ran = run(
@@ -286,7 +286,7 @@ class TestOrder:
         def noting(what, function):
             return lambda *args: (done.append(what), function(*args))[1]
 
-        monkeypatch.setattr(executor_module, "load_result", noting("unpack", load_result))
+        monkeypatch.setattr(supervised, "load_result", noting("unpack", load_result))
         executor = ProcessPoolExecutor(num_workers=1)
         executor.start(predictor_of(), WorkerOptions())
         executor._pool.wait = noting("wait", executor._pool.wait)
@@ -400,8 +400,17 @@ class TestSpawn:
             assert psutil.wait_procs(workers(), timeout=3)[1] == []
 
 
+@pytest.mark.parametrize("count, workers_started", [(4, "1 worker"), (8, "2 workers"), (60, "3 ")])
+def test_there_are_no_more_workers_than_batches(tmp_path, count, workers_started):
+    slow = {n: {"do": "sleep", "seconds": 0.1} for n in range(count)}
+    ran = run(numbered(count, slow), tmp_path, batch_size=4, num_workers=3)
+    assert ran.output == without(count)
+    assert ran.executor.describe().startswith(workers_started)
+
+
 class TestAPoolThatCannotStart:
-    def test_nothing_is_left(self, monkeypatch):
+    @pytest.mark.parametrize("has_waiting_callers", [False, True])
+    def test_nothing_is_left(self, monkeypatch, has_waiting_callers):
         fork, started = launcher.fork_worker, []
 
         def fork_twice(*args):
@@ -411,8 +420,12 @@ class TestAPoolThatCannotStart:
             return started[-1]
 
         monkeypatch.setattr(launcher, "fork_worker", fork_twice)
+        executor = ProcessPoolExecutor(num_workers=3)
+        executor.hold_back_last = not has_waiting_callers  # then all workers start at once
         with pytest.raises(OSError) as caught:
-            ProcessPoolExecutor(num_workers=3).start(predictor_of(), WorkerOptions())
+            executor.start(predictor_of(), WorkerOptions())
+            for item in numbered(3):
+                executor.submit(batch_of(item))
         assert "cannot start a worker" in caught.value.explanation
         assert [worker.poll() for worker in started] == [-signal.SIGTERM] * 2
 

@@ -83,7 +83,7 @@ class TestAStuckWorker:
         assert (ran.output, ran.restarts) == (without(40), 0)
 
     def test_it_is_reported_when_there_is_no_timeout(self, tmp_path, monkeypatch, caplog):
-        monkeypatch.setattr("allennlp_parallel_predict.executors.pool.worker_pool._QUIET", 0.3)
+        monkeypatch.setattr("allennlp_parallel_predict.executors.pool.handle._QUIET", 0.3)
         slow = {"do": "sleep", "seconds": 2.5}
         run(numbered(4, {1: slow}), tmp_path, batch_size=2)
         assert "shown no life for" in caplog.text and "input lines 1-2" in caplog.text

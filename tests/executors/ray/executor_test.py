@@ -253,7 +253,7 @@ def lonely(tmp_path, monkeypatch):
         (tmp_path / "lines").write_text(as_line({"n": 1}))
         flags = settings(executor_type="ray", executor_address=address, **more)
         since = time.monotonic()
-        with command(tmp_path / "none", tmp_path / "lines", *flags, folder=tmp_path) as ran:
+        with command(faulty_archive(tmp_path), tmp_path / "lines", *flags, folder=tmp_path) as ran:
             assert ran.wait() == 1
         assert time.monotonic() - since < 20
         return ran.stderr

@@ -1,0 +1,108 @@
+"""The seam between an executor and its workers, wherever they run."""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Deque, List, NamedTuple, Optional, Sequence, Union
+
+from allennlp_parallel_predict.common.errors import WorkerError
+from allennlp_parallel_predict.executors.retries import Task
+
+PREFETCH = 2
+"""Batches that a worker has: the one that it computes and, so that it never waits, the next."""
+
+
+class WorkerHandle:
+    """A worker, and what it has been given."""
+
+    def __init__(self) -> None:
+        self.tasks: Deque[Task] = deque()
+        """Sent to it and not finished, in this order."""
+        self.finished = 0
+        """The batches that its process has finished."""
+        self.deaths_in_a_row = 0
+        """Without a suspect or a finished batch in between."""
+
+
+class WorkerDeath(NamedTuple):
+    """How a worker ended."""
+
+    error: WorkerError
+    """What happened, in words."""
+    suspect: Optional[Task] = None
+    """What it died over, if it was at work and that is clear."""
+    is_exonerated: bool = False
+    """Whether its end says nothing of the worker itself."""
+
+
+class WorkerEvent(NamedTuple):
+    """A batch that a worker has finished, or the worker's death."""
+
+    worker: WorkerHandle
+    task: Optional[Task] = None
+    message: Union[bytes, memoryview] = b""
+    """The result of the task."""
+    death: Optional[WorkerDeath] = None
+
+
+class BaseWorkerPool(ABC):
+    """
+    What an executor asks of its workers. A subclass decides what they are and how they are talked
+    to; what becomes of a batch whose worker died is the executor's to decide.
+    """
+
+    prefetch: int = PREFETCH
+    """The batches that a worker may have."""
+    restarts: int = 0
+    """The workers that were replaced because they died."""
+
+    @property
+    @abstractmethod
+    def workers(self) -> Sequence[WorkerHandle]:
+        """Those that there are now."""
+
+    @abstractmethod
+    def hand_out(self, waiting: Deque[Task], reserve: int) -> None:
+        """
+        Gives tasks to workers that may have more.
+
+        # Parameters
+
+        waiting : `Deque[Task]`
+            The tasks; those that are given are taken off its left end.
+        reserve : `int`
+            The number of tasks that are kept for workers that have nothing.
+        """
+
+    @abstractmethod
+    def wait(self, timeout: Optional[float], wake: Sequence[int]) -> List[WorkerEvent]:
+        """
+        Waits until something happens, a descriptor of `wake` can be read, or the time is up. The
+        tasks of the events that it returns are no longer among those of their workers.
+        """
+
+    @abstractmethod
+    def replace(self, worker: WorkerHandle) -> None:
+        """Puts another worker in the place of one that has died, and whose `tasks` are empty."""
+
+    def keep_processes(self) -> None:
+        """From here on no process is replaced that lives: the model's state is in it."""
+
+    def looks_ahead(self) -> int:
+        """The tasks that should wait so that there is something to hand out when results come."""
+        return 0
+
+    def is_saturated(self) -> bool:
+        """Whether new tasks are best handed out with those that come before the next `wait`."""
+        return False
+
+    def reads_before_handing_out(self) -> bool:
+        """Whether results have to be read before workers get more."""
+        return False
+
+    def close(self) -> None:
+        """Lets the workers finish, for a while, and ends them."""
+        self.kill()
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Ends the workers at once."""
