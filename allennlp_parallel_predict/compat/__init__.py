@@ -5,7 +5,9 @@ Each module here is one shim: it repairs what one library changed since, when th
 imported, and nothing where the version installed does not need it. Installing the shims imports no
 library. It has to happen before AllenNLP is imported, and so the package does it first of all.
 
-The environment variable `ALLENNLP_PARALLEL_PREDICT_COMPAT` names shims to leave out, separated by
+One more module, `lazy_imports`, repairs nothing: it spares imports that prediction never needs.
+
+The environment variable `ALLENNLP_PARALLEL_PREDICT_COMPAT` names modules to leave out, separated by
 commas, or is `none`, which leaves out all.
 """
 
@@ -17,6 +19,7 @@ from allennlp_parallel_predict.compat import (
     fairscale_warnings,
     gojsonnet,
     import_hooks,
+    lazy_imports,
     position_ids,
     torchvision_stub,
 )
@@ -33,6 +36,7 @@ SHIMS = {
         torchvision_stub,
     )
 }
+_LAZY_IMPORTS = lazy_imports.__name__.rpartition(".")[2]
 
 
 def install() -> None:
@@ -45,13 +49,15 @@ def install() -> None:
         If the environment variable names a shim that does not exist.
     """
     left_out = {name.strip() for name in os.environ.get(VARIABLE, "").split(",")} - {""}
-    unknown = left_out - set(SHIMS) - {"none"}
+    unknown = left_out - {*SHIMS, _LAZY_IMPORTS, "none"}
     if unknown:
         raise ValueError(
             f"{VARIABLE} names {', '.join(sorted(unknown))}; it can name "
-            f"{', '.join(SHIMS)} to leave them out, or be none"
+            f"{', '.join([*SHIMS, _LAZY_IMPORTS])} to leave them out, or be none"
         )
     for name, shim in SHIMS.items():
         if name not in left_out and "none" not in left_out:
             for module, hook in shim.HOOKS.items():
                 import_hooks.register(module, hook)
+    if not left_out & {_LAZY_IMPORTS, "none"}:
+        lazy_imports.install()

@@ -1,20 +1,20 @@
 """
 Leaves out, until somebody asks for it, what AllenNLP's libraries import but prediction never needs.
 
-`import allennlp` takes 9 to 10 CPU seconds with torch 2, in every spawned worker too. Half of that
-is for a handful of names: transformers imports scikit-learn (with pandas and scipy) for one function
-of assisted generation, scipy for the loss of object detection, TorchDynamo for a decorator, and
-AllenNLP nltk for annotations. So these modules are entered into `sys.modules` without being run, and run as
-soon as anything is taken from them. Only the `BORROWERS`, while they are imported, get a `Deferred`
-in place of what they take, which they call, or test instances against, much later or never.
-Everybody else gets the real thing at the first attempt.
+Half of the CPU time of `import allennlp`, which every spawned worker pays too, is for a handful of
+names: with torch 2, transformers imports scikit-learn (with pandas and scipy) for one function of
+assisted generation, scipy for the loss of object detection, TorchDynamo for a decorator, and
+AllenNLP nltk for annotations. So these modules are entered into `sys.modules` without being run,
+and run as soon as anything is taken from them. Only the `BORROWERS`, while they are imported, get a
+`Deferred` in place of what they take, which they call, or test instances against, much later or
+never. Everybody else gets the real thing at the first attempt.
 """
 
 import importlib.abc
 import importlib.machinery
-import inspect
 import sys
 import threading
+from functools import partial
 from types import FrameType, ModuleType
 from typing import Any, List, Optional, Sequence, Tuple
 
@@ -40,7 +40,7 @@ LATE = (
 )
 """The modules that are run late. Each comes with the packages that it is in, or they are run."""
 BORROWERS = ("allennlp", "allennlp_models", "transformers")
-"""The packages whose code has been read for what it does with these modules while it is imported."""
+"""The packages whose code was read for what it does with these modules while it is imported."""
 _DECORATORS = {("torch._dynamo", "allow_in_graph")}
 """Functions that return what they are given, and only note something about it."""
 _CO_OPTIMIZED = 1
@@ -113,6 +113,11 @@ class _Pending:
         """Decorators that have been called before there were any, and with what."""
 
 
+def _note_call(pending: _Pending, name: str, function: Any) -> Any:
+    pending.calls.append((name, function))
+    return function
+
+
 class _LazyModule(ModuleType):
     """A module that is run when an attribute is asked for that it has not got yet."""
 
@@ -121,7 +126,7 @@ class _LazyModule(ModuleType):
         if pending is not None and not pending.is_running:
             if not name.startswith("__") and _is_borrowed():
                 if (self.__name__, name) in _DECORATORS:
-                    return lambda function: pending.calls.append((name, function)) or function
+                    return partial(_note_call, pending, name)
                 return Deferred(self, name)
         if name in ("__path__", "__warningregistry__", "__wrapped__"):
             raise AttributeError(name)  # asked of every module, by `warnings` and `inspect`

@@ -48,7 +48,6 @@ def test_what_was_put_off_works_when_it_is_called():
         """
 from allennlp.fairness.fairness_metrics import wasserstein_distance
 from allennlp_models.structured_prediction.models.constituency_parser import Tree
-from transformers.generation import *
 
 assert isinstance(Tree, lazy_imports.Deferred) and not isinstance("text", Tree)
 assert is_pending("nltk") and is_pending("scipy.stats")
