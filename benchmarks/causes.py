@@ -29,6 +29,7 @@ from allennlp_parallel_predict.accelerate.operation_batching import (
     OperationBatcher,
     layers_to_share,
 )
+from allennlp_parallel_predict.accelerate.packed_weights import use_packed_weights  # noqa: E402
 from allennlp_parallel_predict.accelerate.padding import skip_padding  # noqa: E402
 from benchmarks import measure, report, workloads  # noqa: E402
 from benchmarks.contestants import Contestant, common  # noqa: E402
@@ -136,6 +137,27 @@ def _weights(workload: Workload) -> List[List[Any]]:
     return rows
 
 
+def packing() -> None:
+    """Batches of 32 of like length (`bucket`), with weights as they are and packed for oneDNN"""
+    _table("| model | CPU ms/line | with packed weights |")
+    for workload in workloads.prepare(["minilm", "g2p-large"]):
+        _row(workload.name, *_in_a_process("packing", workload))
+
+
+def _packing(workload: Workload) -> List[str]:
+    predictor, lines = _load(workload, 512)
+    ordered = sorted(lines, key=len)
+    batches = [ordered[i : i + BATCH_SIZE] for i in range(0, len(ordered), BATCH_SIZE)]
+    pack = partial(use_packed_weights, predictor._model)
+    figures = []
+    for change in (lambda: decode_live_beams_only(predictor._model, exact=False), pack):
+        with torch.no_grad():
+            change()
+        _cpu_per_line(predictor, batches)  # oneDNN compiles a kernel for each number of rows
+        figures.append(_cpu_per_line(predictor, batches))
+    return figures
+
+
 def ended() -> None:
     """Beam searches that decode all beams until the last one ends, and only those that go on"""
     _table("| model | CPU ms/line | without the beams that have ended | at first |")
@@ -206,6 +228,7 @@ EXPERIMENTS: Dict[str, Callable[[], None]] = {
         fork,
         threads,
         weights,
+        packing,
         padding,
         ended,
         stragglers,
@@ -216,6 +239,7 @@ EXPERIMENTS: Dict[str, Callable[[], None]] = {
 _PARTS: Dict[str, Callable[[Workload], Any]] = {
     "shipping": _shipping,
     "weights": _weights,
+    "packing": _packing,
     "padding": _padding,
     "ended": _ended,
     "transfer": _transfer,

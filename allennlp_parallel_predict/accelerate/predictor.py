@@ -4,6 +4,7 @@ from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.accelerate.fast_json import dump_faster
 from allennlp_parallel_predict.accelerate.finished_beams import decode_live_beams_only
+from allennlp_parallel_predict.accelerate.packed_weights import pack_weights, use_packed_weights
 from allennlp_parallel_predict.accelerate.padding import skip_padding
 
 
@@ -19,5 +20,22 @@ def tune_predictor(predictor: Predictor, exact: bool) -> None:
         Whether the output has to be the same to the bit; else last digits may differ.
     """
     dump_faster(predictor)
+    if not exact:
+        use_packed_weights(predictor._model)
     decode_live_beams_only(predictor._model, exact)
     skip_padding(predictor._model, exact)
+
+
+def prepare_for_forks(predictor: Predictor, exact: bool) -> None:
+    """
+    Computes, in the process that workers are forked from, what they can share.
+
+    # Parameters
+
+    predictor : `Predictor`
+        The predictor, which itself stays as it is.
+    exact : `bool`
+        As for `tune_predictor`.
+    """
+    if not exact:
+        pack_weights(predictor._model)

@@ -14,6 +14,8 @@ from typing import Callable, Dict, Hashable, Optional, Set
 import torch
 from torch import Tensor
 
+from allennlp_parallel_predict.accelerate.packed_weights import is_packed
+
 Probe = Callable[[int], Tensor]
 """What a model computes for a number of copies of one row: the fingerprints by position."""
 
@@ -235,7 +237,7 @@ def is_row_by_row(module: torch.nn.Module, *packages: str) -> bool:
     known = ("torch.nn.modules.", *(f"{package}." for package in packages))
     return all(
         f"{type(part).__module__}.".startswith(known)
-        and "forward" not in vars(part)
+        and ("forward" not in vars(part) or is_packed(part))
         and not isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
         for part in module.modules()
     )

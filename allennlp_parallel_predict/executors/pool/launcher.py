@@ -9,6 +9,7 @@ from typing import Dict, List, Optional, Sequence
 import torch
 from allennlp.predictors import Predictor
 
+from allennlp_parallel_predict.accelerate.predictor import prepare_for_forks
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.errors import SettingsError, user_error_context
 from allennlp_parallel_predict.common.messages import WorkerOptions
@@ -55,6 +56,8 @@ class Launcher:
         self._gpu_copies: Dict[int, torch.Tensor] = {}
         if self._start_method == "spawn":
             self._packed = _pack(predictor)
+        else:
+            prepare_for_forks(predictor, options.exact)
 
     def launch(
         self, num_workers: int, number: int, inherited: Sequence[socket.socket]
