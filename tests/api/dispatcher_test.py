@@ -160,10 +160,10 @@ class TestTheEnd:
 
 SCRIPT = """
 import os, sys, threading
+from allennlp_parallel_predict import ParallelPredictor  # first, for the shims
 import allennlp_models.generation, psutil, torch
 from allennlp.models import load_archive
 from allennlp.predictors import Predictor
-from allennlp_parallel_predict import ParallelPredictor
 
 @Predictor.register("mine")
 class Mine(Predictor):
