@@ -3,10 +3,12 @@
 #   VENV    the environment to make and use
 #   PYTHON  its interpreter: 3.10, python3.10 or a path; by default `python3` if it is 3.8 to 3.13
 #   TESTS   what `make test` gives to pytest
+#   OLD     for `make compare-stacks`: an environment with Python 3.8 to 3.10
 
 VENV ?= .venv
 PYTHON ?=
 TESTS ?= tests
+OLD ?= .venv310
 
 # Put together again whenever what it is made from has changed.
 ENV := $(VENV)/.installed
@@ -15,13 +17,32 @@ BENCHMARK := $(VENV)/.benchmark
 # On PATH, or where scripts/bootstrap.py puts it.
 UV ?= $(or $(shell command -v uv),.uv/bin/uv)
 
-.PHONY: demo test lint train-demo benchmark benchmark-quick env lock docs clean
+.PHONY: demo test test-old test-oldest lint check-wheel compare-stacks train-demo benchmark \
+	benchmark-quick env lock docs clean
 
 demo: $(ENV)
 	@$(VENV)/bin/python examples/demo.py
 
 test: $(ENV)
 	$(VENV)/bin/python -m pytest $(TESTS)
+
+# What depends on the libraries most: parity, pools, crashes, what makes models faster.
+test-old: $(ENV)
+	$(VENV)/bin/python -m pytest tests/contract tests/accelerate tests/executors/pool tests/models \
+		tests/compat tests/doctor tests/repository/bootstrap_test.py
+
+# What depends on Python itself, and each kind of archive once.
+test-oldest: $(ENV)
+	$(VENV)/bin/python -m pytest tests/settings_test.py tests/common tests/data tests/worker tests/doctor
+	$(VENV)/bin/python -m pytest tests/contract/parity_test.py -k "forked and 4-2"
+
+# The wheel, built, and used in an empty environment.
+check-wheel: $(ENV)
+	$(VENV)/bin/python scripts/check_wheel.py
+
+# Whether archives of the old stack give the same labels on the modern one.
+compare-stacks: $(ENV)
+	$(VENV)/bin/python scripts/compare_stacks.py $(OLD)/bin/python $(VENV)/bin/python
 
 lint: $(ENV)
 	$(VENV)/bin/black --check --diff --quiet .
