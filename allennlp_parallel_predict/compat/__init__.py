@@ -16,6 +16,7 @@ import os
 from allennlp_parallel_predict.compat import (
     adamw,
     add_special_tokens,
+    cuda_device,
     fairscale_warnings,
     gojsonnet,
     import_hooks,
@@ -30,6 +31,7 @@ SHIMS = {
     for shim in (
         adamw,
         add_special_tokens,
+        cuda_device,
         fairscale_warnings,
         gojsonnet,
         position_ids,

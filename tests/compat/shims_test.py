@@ -35,6 +35,15 @@ tokens = PretrainedTransformerTokenizer(str(folder)).tokenize("a")
 assert [token.text for token in tokens] == ["[CLS]", "a", "[SEP]"], tokens
 """
 )
+CUDA_DEVICE = """
+import os
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+from allennlp.common.checks import ConfigurationError, check_for_gpu
+try:
+    check_for_gpu(3)
+except ConfigurationError as error:
+    assert "GPU" in str(error), error
+"""
 FAIRSCALE_WARNINGS = """
 import warnings
 warnings.simplefilter("error", FutureWarning)
@@ -109,6 +118,7 @@ def version(module: ModuleType) -> Tuple[int, ...]:
 NEEDED = {
     "adamw": version(transformers) >= (4, 50),
     "add_special_tokens": version(transformers) >= (4, 44),
+    "cuda_device": version(torch) >= (2, 0),
     "fairscale_warnings": version(torch) >= (2, 4),
     "gojsonnet": True,
     "position_ids": version(transformers) >= (4, 31),
