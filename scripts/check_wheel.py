@@ -67,7 +67,7 @@ def install(wheel: Path, venv: Path) -> Path:
     pip = [str(python), "-m", "pip", "install", "--quiet"]
     run(*pip, torch, cwd=venv.parent)
     uv = bootstrap.get_uv()
-    fast = [str(uv), "pip", "install", "--quiet", "--python", str(python)] if uv else pip
+    fast = [str(uv), "pip", "install", "--compile-bytecode", "--python", str(python)] if uv else pip
     settings: Dict[str, str] = bootstrap.uv_environment(str(python)) if uv else {}
     wanted = [f"{wheel}[{EXTRAS}]", "--constraint", str(constraints)]
     run(*fast, *wanted, cwd=venv.parent, **settings)

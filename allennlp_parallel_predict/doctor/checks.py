@@ -5,6 +5,7 @@ finds. `CHECKS` at the end has them in the order in which to read them: causes b
 
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Callable, Iterator, List, NamedTuple, Optional
 
@@ -145,17 +146,25 @@ def check_allennlp(environment: Environment) -> Findings:
 
 
 def check_imports(environment: Environment) -> Findings:
-    adapt = "import allennlp_parallel_predict.compat as c; c.install(); import "
-    for package in ("torch", "spacy", "transformers", "allennlp", "allennlp_models"):
-        if environment.version(package.replace("_", "-")) is None:
-            continue
-        succeeded, output = environment.probe(adapt + package)
-        if not succeeded:
-            last = (output.strip().splitlines() or ["no message"])[-1]
-            known = find_remedy(output)
-            remedy = known.remedy if known else f"see what `python -c 'import {package}'` prints"
-            yield Finding(f"import {package} fails: {last}", remedy)
-            return  # what comes later imports it
+    packages = ("torch", "spacy", "transformers", "allennlp", "allennlp_models")
+    installed = [name for name in packages if environment.version(name.replace("_", "-"))]
+    succeeded, output = environment.probe(_IMPORT_EACH.format(packages=installed))
+    if not succeeded:
+        package = (re.findall("(?m)^importing (.*)", output) or ["torch"])[-1]
+        last = output.strip().splitlines()[-1]
+        known = find_remedy(output)
+        remedy = known.remedy if known else f"see what `python -c 'import {package}'` prints"
+        yield Finding(f"import {package} fails: {last}", remedy)
+
+
+_IMPORT_EACH = """
+import importlib, sys
+from allennlp_parallel_predict import compat
+compat.install()
+for package in {packages}:
+    print("importing", package, file=sys.stderr, flush=True)
+    importlib.import_module(package)
+"""
 
 
 def check_gpu(environment: Environment) -> Findings:

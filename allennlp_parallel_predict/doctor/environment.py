@@ -86,5 +86,5 @@ def _run(command: List[str]) -> Tuple[bool, str]:
     except subprocess.TimeoutExpired:
         return False, f"took more than {TIMEOUT} seconds"
     if done.returncode < 0:
-        return False, f"the process died of signal {-done.returncode}\n{done.stderr}"
+        return False, f"{done.stderr}\nthe process died of signal {-done.returncode}"
     return done.returncode == 0, done.stderr if done.returncode else done.stdout
