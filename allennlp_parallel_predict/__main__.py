@@ -1,20 +1,28 @@
 """
 `python -m allennlp_parallel_predict ...` is `allennlp ...` with this plugin, whatever plugins file
 there is; the name of the subcommand may be left out, and `compare` and `tune` are short for
-`parallel-compare` and `parallel-tune`.
+`parallel-compare` and `parallel-tune`. `doctor` says what is wrong with an installation.
 """
 
 import sys
 
-from allennlp.__main__ import run
-from allennlp.commands.subcommand import Subcommand
-
-import allennlp_parallel_predict  # noqa: F401  (registers the subcommand)
+from allennlp_parallel_predict import doctor
 
 _SHORT = {"compare": "parallel-compare", "tune": "parallel-tune"}
 
 
 def main() -> None:
+    # Before anything else is imported: it is for installations where that fails.
+    if sys.argv[1:2] == ["doctor"]:
+        sys.exit(doctor.main(sys.argv[2:]))
+    try:
+        from allennlp.__main__ import run
+        from allennlp.commands.subcommand import Subcommand
+    except Exception as error:
+        explained = doctor.explain_import_error(error)
+        if explained is None:
+            raise
+        sys.exit(explained)
     sys.argv[1:2] = [_SHORT.get(name, name) for name in sys.argv[1:2]]
     if len(sys.argv) > 2 and sys.argv[1] not in Subcommand.list_available():
         sys.argv.insert(1, "parallel-predict")

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
-PATHS = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "fixtures")]
 
 
 def predict(archives: Path) -> Dict[str, str]:
     """The output file of `allennlp predict` for every case of the parity tests."""
     import allennlp_parallel_predict  # noqa: F401  (adapts AllenNLP to this stack)
 
-    from parity_test import CASES, Parity
-    from running import PREDICT, call
+    from tests.contract.parity_test import CASES, Parity
+    from tests.support.running import PREDICT, call
 
     class Here:
         run = staticmethod(call)
@@ -67,7 +66,7 @@ def compare(old: str, new: str) -> Tuple[int, int, float]:
 
 
 def run(python: str, *arguments: str) -> str:
-    paths = PATHS + os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [str(ROOT)] + os.environ.get("PYTHONPATH", "").split(os.pathsep)
     offline = {"TRANSFORMERS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths)), **offline)
     command = [python, *arguments]
@@ -87,7 +86,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         archives = Path(folder) / "archives"
-        run(arguments.old, str(ROOT / "tests" / "archives.py"), str(archives))
+        run(arguments.old, "-m", "tests.support.archives", str(archives))
         outputs: List[Dict[str, str]] = []
         for python in (arguments.old, arguments.new):
             output = Path(folder) / "output.json"

@@ -11,7 +11,7 @@ from typing import List
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 UV = shutil.which("uv") or shutil.which(str(ROOT / ".uv" / "bin" / "uv"))
 EXTRAS = ["models", "ray", "plot", "parquet", "zstd", "metrics"]
 # These are Python alone, and have no wheel anywhere.
