@@ -6,18 +6,14 @@ GPU, and what to do.
 """
 
 from contextlib import contextmanager
-from types import ModuleType
-from typing import TYPE_CHECKING, Iterator, Union
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any, Iterator
 
 
 @contextmanager
-def _name_the_kind(util: ModuleType) -> Iterator[None]:
+def _name_the_kind(util: Any) -> Iterator[None]:
     yield
 
-    def int_to_device(device: "Union[int, torch.device]") -> "torch.device":
+    def int_to_device(device: Any) -> Any:
         if isinstance(device, util.torch.device):
             return device
         return util.torch.device("cpu") if device < 0 else util.torch.device("cuda", device)
