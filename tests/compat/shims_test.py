@@ -46,7 +46,7 @@ except ConfigurationError as error:
 """
 FAIRSCALE_WARNINGS = """
 import warnings
-warnings.simplefilter("error", FutureWarning)
+warnings.filterwarnings("error", "`torch.cuda.amp", FutureWarning)
 import allennlp.nn.parallel
 """
 # Named explicitly: that is what a model of another version, or another model, would hold as well.
