@@ -114,6 +114,7 @@ def _add_flags(group: argparse._ArgumentGroup) -> None:
         help="whether to show progress on stderr (default: auto, a bar if it is a terminal and "
         "else a line every 30 seconds)",
     )
+    add("--limit", type=int, metavar="N", help="predict only the first N inputs (default: all)")
     add("--shard", metavar="K/N", help="predict only the K-th of N parts of the input, e.g., 3/16")
 
 

@@ -2,10 +2,9 @@
 
 import re
 from itertools import islice
-from typing import Iterator, NamedTuple, Optional
+from typing import NamedTuple
 
 from allennlp_parallel_predict.common.errors import SettingsError
-from allennlp_parallel_predict.data.inputs import Input
 from allennlp_parallel_predict.data.sources import Source
 
 
@@ -65,31 +64,3 @@ class Bounds(NamedTuple):
     """The position of its first input."""
     end: int
     """The position after its last input."""
-
-
-class ShardSource(Source):
-    """
-    The inputs of a source up to a position.
-
-    # Parameters
-
-    source : `Source`
-        The input, from the start of the shard on.
-    end : `int`
-        The position after the last input.
-    """
-
-    def __init__(self, source: Source, end: int) -> None:
-        self.kind = source.kind
-        self.encoding = source.encoding
-        self._source = source
-        self._end = end
-
-    def __iter__(self) -> Iterator[Optional[Input]]:
-        for item in self._source:
-            if item is not None and item.position >= self._end:
-                return
-            yield item
-
-    def total(self) -> Optional[int]:
-        return self._end

@@ -47,6 +47,7 @@ class RunConfig:
     multitask_head: Optional[str] = None
     include_package: List[str] = field(default_factory=list)
     silent: bool = False
+    limit: Optional[int] = None
     shard: Optional[str] = None
     resume: bool = False
     overwrite: bool = False
@@ -72,6 +73,8 @@ class RunConfig:
         """
         if self.resume and self.overwrite:
             raise SettingsError("give --resume or --overwrite, not both")
+        if self.limit is not None and self.limit < 1:
+            raise SettingsError(f"--limit must be at least 1, but it is {self.limit}")
         if self.shard is not None:
             Shard.parse(self.shard)
             if reads_once(self.input_file):
@@ -150,6 +153,7 @@ class RunConfig:
             "multitask_head",
             "include_package",
             "errors_file",
+            "limit",
             "shard",
         )
         files = {

@@ -12,7 +12,8 @@ from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
 from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
 from allennlp_parallel_predict.data.files import OutputFile, close_all, is_regular, open_outputs
-from allennlp_parallel_predict.data.sharding import Bounds, Shard, ShardSource
+from allennlp_parallel_predict.data.limits import LimitedSource
+from allennlp_parallel_predict.data.sharding import Bounds, Shard
 from allennlp_parallel_predict.data.sinks import ENCODING, OutputPosition, Sink
 from allennlp_parallel_predict.data.sources import (
     InstanceSource,
@@ -169,7 +170,7 @@ class PredictRun:
             checkpoint.remove()
             self._checkpoint = None
         source = self._source(predictor, start)
-        return sink, source if shard is None else ShardSource(source, shard.end)
+        return sink, source if shard is None else LimitedSource(source, shard.end)
 
     def _shard(self, predictor: Predictor) -> Optional[Bounds]:
         if self._config.shard is None:
@@ -181,9 +182,13 @@ class PredictRun:
         config = self._config
         reader = predictor._dataset_reader if config.use_dataset_reader else None
         check_multitask_head(reader, config.multitask_head)
+        source: Source
         if reader is None:
-            return LineSource(config.input_file, start.lines, start.positions)
-        return InstanceSource(reader, config.input_file, config.multitask_head, start.positions)
+            source = LineSource(config.input_file, start.lines, start.positions)
+        else:
+            head = config.multitask_head
+            source = InstanceSource(reader, config.input_file, head, start.positions)
+        return source if config.limit is None else LimitedSource(source, config.limit)
 
     def _predict(self, source: Source, sink: Sink) -> None:
         settings, config = self._settings, self._config

@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from allennlp_parallel_predict.common.errors import SettingsError
-from allennlp_parallel_predict.data.sharding import Shard, ShardSource
+from allennlp_parallel_predict.data.limits import LimitedSource
+from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sources import LineSource
 from tests.support.faults import as_line, command, faulty_archive, numbered, settings, wait_until
 
@@ -41,7 +42,7 @@ def test_shards_are_contiguous_and_cut_between_spans(lines, count, span):
         bounds = Shard(number, count).bounds(LineSource(str(lines)), span)
         assert bounds.start % span == 0 or bounds.start == len(whole)
         source = LineSource(str(lines), bounds.lines, bounds.start)
-        inputs += list(ShardSource(source, bounds.end))
+        inputs += list(LimitedSource(source, bounds.end))
     assert inputs == whole
 
 
