@@ -41,6 +41,12 @@ def dump_faster(predictor: Predictor) -> None:
         predictor.dump_line = _dump_line  # type: ignore[assignment]
 
 
+def is_default_dump_line(predictor: Predictor) -> bool:
+    """Whether a predictor writes its outputs as AllenNLP does, here or there."""
+    method = getattr(predictor.dump_line, "__func__", predictor.dump_line)
+    return method in (Predictor.dump_line, _dump_line)
+
+
 def _dump_line(outputs: Any) -> str:
     return to_json(outputs) + "\n"
 

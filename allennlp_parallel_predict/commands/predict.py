@@ -114,6 +114,18 @@ def _add_flags(group: argparse._ArgumentGroup) -> None:
         help="whether to show progress on stderr (default: auto, a bar if it is a terminal and "
         "else a line every 30 seconds)",
     )
+    add(
+        "--keep-input",
+        action="store_true",
+        help="put the input into each output object, as its field `input`",
+    )
+    add("--id-field", metavar="NAME", help="copy this field of the input into each output object")
+    add(
+        "--output-fields",
+        metavar="A,B.C",
+        help="write only these fields of the outputs; a dot goes into an object, or into those of "
+        "a list (default: all)",
+    )
     add("--limit", type=int, metavar="N", help="predict only the first N inputs (default: all)")
     add("--shard", metavar="K/N", help="predict only the K-th of N parts of the input, e.g., 3/16")
 

@@ -9,6 +9,7 @@ What can go wrong, as exceptions, and how they reach a person:
             ├── ExplainedError     its message is enough: the command prints no traceback
             │   ├── SettingsError  (also a ConfigurationError) a setting that cannot be
             │   │   └── ResumeError    a checkpoint that does not fit this run
+            │   ├── JoinError      an input or output without what is to be joined
             │   ├── TooManyErrors  more failed inputs than `max_errors`
             │   ├── ModelStateError    a model that changes itself was run in several workers
             │   ├── OutputChanged  something else has written to the output during the run
@@ -52,6 +53,10 @@ class SettingsError(ExplainedError, ConfigurationError):
 
 class ResumeError(SettingsError):
     """A checkpoint that is damaged or belongs to another run."""
+
+
+class JoinError(ExplainedError):
+    """An input or output that lacks what `--id-field` or `--output-fields` names, for example."""
 
 
 class PredictionError(ParallelPredictError):

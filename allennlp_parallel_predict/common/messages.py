@@ -118,6 +118,15 @@ def are_consecutive(positions: Sequence[int]) -> bool:
     )
 
 
+class JoinOptions(NamedTuple):
+    """What outputs get from their inputs, and which of their own fields they keep."""
+
+    keep_input: bool = False
+    id_field: Optional[str] = None
+    output_fields: Optional[List[str]] = None
+    """Dotted paths; `None` for all fields."""
+
+
 class WorkerOptions(NamedTuple):
     """What every worker of a run is told once."""
 
@@ -136,6 +145,8 @@ class WorkerOptions(NamedTuple):
     """Whether workers may predict several batches at once: all batches are of one input."""
     group_size: int = 1
     """The number that they do. It is the executor's to decide, once."""
+    join: Optional[JoinOptions] = None
+    """How outputs are joined with inputs, if they are."""
 
 
 TIMES = "times"

@@ -17,6 +17,7 @@ from allennlp_parallel_predict.common.errors import (
     SettingsError,
     user_error_context,
 )
+from allennlp_parallel_predict.common.messages import JoinOptions
 from allennlp_parallel_predict.data.files import check_files, is_regular
 from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sources import STDIN, reads_once
@@ -47,6 +48,9 @@ class RunConfig:
     multitask_head: Optional[str] = None
     include_package: List[str] = field(default_factory=list)
     silent: bool = False
+    keep_input: bool = False
+    id_field: Optional[str] = None
+    output_fields: Optional[str] = None
     limit: Optional[int] = None
     shard: Optional[str] = None
     resume: bool = False
@@ -59,6 +63,14 @@ class RunConfig:
     @property
     def writes_nothing(self) -> bool:
         return self.silent and not self.output_file
+
+    @property
+    def join(self) -> Optional[JoinOptions]:
+        """How outputs are joined with inputs; `None` if they are not."""
+        if not self.keep_input and self.id_field is None and self.output_fields is None:
+            return None
+        fields = None if self.output_fields is None else self.output_fields.split(",")
+        return JoinOptions(self.keep_input, self.id_field, fields)
 
     def check(self) -> None:
         """
@@ -75,6 +87,16 @@ class RunConfig:
             raise SettingsError("give --resume or --overwrite, not both")
         if self.limit is not None and self.limit < 1:
             raise SettingsError(f"--limit must be at least 1, but it is {self.limit}")
+        if self.use_dataset_reader and (self.keep_input or self.id_field is not None):
+            raise SettingsError(
+                "--keep-input and --id-field need inputs that the predictor reads as JSON, which "
+                "those of --use-dataset-reader are not"
+            )
+        if self.output_fields is not None and not all(self.output_fields.split(",")):
+            raise SettingsError(
+                "--output-fields must be names with commas between them, such as a,b.c, but it is "
+                f"{self.output_fields!r}"
+            )
         if self.shard is not None:
             Shard.parse(self.shard)
             if reads_once(self.input_file):
@@ -153,6 +175,9 @@ class RunConfig:
             "multitask_head",
             "include_package",
             "errors_file",
+            "keep_input",
+            "id_field",
+            "output_fields",
             "limit",
             "shard",
         )

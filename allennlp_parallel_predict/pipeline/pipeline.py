@@ -6,7 +6,13 @@ import time
 from collections import deque
 from typing import Deque, Dict, Iterator, List, Optional, Sequence
 
-from allennlp_parallel_predict.common.errors import TooManyErrors, WorkerError, explain, shown
+from allennlp_parallel_predict.common.errors import (
+    JoinError,
+    TooManyErrors,
+    WorkerError,
+    explain,
+    shown,
+)
 from allennlp_parallel_predict.common.messages import Batch, BatchResult
 from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import (
@@ -153,7 +159,7 @@ class Pipeline:
         if result.fatal is not None:
             where = _where(batch, result.fatal.offset)
             error = result.fatal.error.rebuild(where)
-            if isinstance(error, WorkerError):
+            if isinstance(error, (JoinError, WorkerError)):
                 explain(error, f"{error}\n{where}")
             else:
                 traceback = result.fatal.error.traceback

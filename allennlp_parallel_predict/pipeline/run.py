@@ -113,6 +113,7 @@ class PredictRun:
                 profile=current().detail,
                 exact=settings.is_exact,
                 may_group=settings.batching.batch_size == 1,
+                join=self._config.join,
             )
             try:
                 with stage(STARTING_WORKERS):

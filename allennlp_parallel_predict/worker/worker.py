@@ -26,6 +26,7 @@ from allennlp_parallel_predict.common.messages import (
 from allennlp_parallel_predict.common.remote_errors import RemoteError
 from allennlp_parallel_predict.data.lazy_instances import DeferredCall
 from allennlp_parallel_predict.models.state import InputCounters, ModelState
+from allennlp_parallel_predict.worker.join import Join
 from allennlp_parallel_predict.worker.profiler import WorkerProfiler
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
@@ -64,6 +65,7 @@ class Worker:
         self._predictor = predictor
         self._options = options
         self._batcher = batcher
+        self._join = Join(options.join) if options.join is not None else None
         self.profiler: Optional[WorkerProfiler] = None
         if options.profile is not None:
             self.profiler = WorkerProfiler(predictor, options.profile)
@@ -110,7 +112,9 @@ class Worker:
         return attempt.result(self._state_change())
 
     def _attempt(self, batch: Batch) -> "_Attempt":
-        return _Attempt(self._predictor, self._options, batch, self._counters, self._failures)
+        return _Attempt(
+            self._predictor, self._options, batch, self._counters, self._failures, self._join
+        )
 
     def _state_change(self) -> Optional[str]:
         change = self._state.change() or self._counters.change()
@@ -150,12 +154,15 @@ class _Attempt:
         batch: Batch,
         counters: InputCounters,
         failure_type: Type[BaseException],
+        join: Optional[Join] = None,
     ) -> None:
         self._failure_type = failure_type
         self._predictor = predictor
         self._options = options
         self._batch = batch
         self._counters = counters
+        self._join = join
+        self._kept: Dict[int, Any] = {}
         self.stdout = _CapturedOutput()
         self._outputs: Dict[int, Any] = {}
         self._descriptions: Dict[int, Optional[str]] = {}
@@ -194,7 +201,10 @@ class _Attempt:
         values, load = self._batch.values, self._loader()
         for offset in offsets:
             try:
-                loaded[offset] = load(values[offset])
+                value = load(values[offset])
+                if self._join is not None:
+                    self._kept[offset] = self._join.kept(value)
+                loaded[offset] = value
             except self._failure_type as error:
                 self._fail(offset, error)
                 if self._fatal is not None:
@@ -225,7 +235,7 @@ class _Attempt:
             problem: Optional[BaseException] = None
             self._count_from(offsets[0])
             try:
-                self._take_all(offsets, self._group(list(loaded.values())))
+                self._take_all(offsets, self._group(loaded))
                 return
             except self._failure_type as error:
                 problem = error
@@ -271,7 +281,7 @@ class _Attempt:
         for offset in offsets:
             self._count_from(offset)
             try:
-                list(self._group(list(self._load([offset]).values())))
+                list(self._group(self._load([offset])))
             except self._failure_type:
                 return offset
         return offsets[0]
@@ -281,8 +291,9 @@ class _Attempt:
         is_known = self._batch.kind.returns_text
         self._counters.go_to(self._batch.positions[offset:] if is_known else ())
 
-    def _group(self, inputs: List[Any]) -> Iterator[Tuple[Any, Optional[str]]]:
+    def _group(self, loaded: Dict[int, Any]) -> Iterator[Tuple[Any, Optional[str]]]:
         """`allennlp predict`'s way with a group of inputs: a group of one is not a batch."""
+        inputs = list(loaded.values())
         predictor, kind = self._predictor, self._batch.kind
         one: Callable[[Any], Any] = predictor.predict_json
         many: Callable[[Any], Any] = predictor.predict_batch_json
@@ -297,7 +308,11 @@ class _Attempt:
         describe: Callable[[Any], str] = encode
         if kind.has_instances:
             describe = str
-        for model_input, output in zip(inputs, map(predictor.dump_line, results)):
+        dumped: Iterator[str] = map(predictor.dump_line, results)
+        if self._join is not None:
+            kept = [self._kept[offset] for offset in loaded]
+            dumped = self._join.dump(predictor, results, kept)
+        for model_input, output in zip(inputs, dumped):
             # Described even if nobody sees it: `predict` fails on what JSON cannot express.
             description = describe(model_input)
             if self._options.output_encodings:
