@@ -2,6 +2,7 @@
 
 from typing import Dict, Optional
 
+from allennlp_parallel_predict.common.errors import WorkerDied, WorkerError
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, Failure, OnError
 
 
@@ -64,6 +65,50 @@ class PoisonIsolation:
             fatals[0] if fatals else None,
             next((r.state_change for r in results if r.state_change), None),
         )
+
+
+class LossLimit:
+    """
+    Ends a run whose model can never work. Once a batch is finished, inputs may kill their workers
+    as often as they like: they are bad lines.
+
+    # Parameters
+
+    max_losses : `int`
+        The inputs that may be lost before any batch is finished.
+    """
+
+    def __init__(self, max_losses: int) -> None:
+        self._max_losses = max_losses
+        self._losses = 0
+        self._has_worked = False
+        self._last: Optional[WorkerError] = None
+
+    def count_work(self) -> None:
+        """A worker has finished a batch."""
+        self._has_worked = True
+
+    def count_loss(self, error: WorkerError) -> None:
+        """No worker survives some input."""
+        self._losses += 1
+        self._last = error
+
+    def check(self) -> None:
+        """
+        # Raises
+
+        `WorkerDied`
+            If too many inputs are lost and no batch is finished.
+        """
+        if not self._has_worked and self._losses >= self._max_losses:
+            raise WorkerDied(
+                f"{self._last}; that was the {ordinal(self._losses)} input, and none could be "
+                "predicted, so the run ends here"
+            )
+
+
+def ordinal(number: int) -> str:
+    return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
 
 
 def failed_result(batch: Batch, failure: Failure, on_error: OnError) -> BatchResult:

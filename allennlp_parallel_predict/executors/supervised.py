@@ -27,9 +27,11 @@ from allennlp_parallel_predict.common.stages import RECEIVING
 from allennlp_parallel_predict.executors.base import Executor
 from allennlp_parallel_predict.executors.inflight_window import InflightWindow
 from allennlp_parallel_predict.executors.retries import (
+    LossLimit,
     PoisonIsolation,
     Task,
     failed_result,
+    ordinal,
 )
 from allennlp_parallel_predict.executors.state_probe import StateProbe
 from allennlp_parallel_predict.executors.base_pool import (
@@ -98,9 +100,7 @@ class SupervisedExecutor(Executor):
         """The first step of `start`: from here on the number of workers is known."""
         self._on_error = options.on_error
         self._first_number: Optional[int] = None
-        self._has_worked = False
-        self._lost_before_that = 0
-        self._last_loss: Optional[WorkerError] = None
+        self._losses = LossLimit(self._max_deaths)
         encoder = stateful_encoder(predictor._model)
         if encoder is not None:
             self._note_state(f"its module {encoder} is stateful")
@@ -161,7 +161,9 @@ class SupervisedExecutor(Executor):
     def collect(
         self, timeout: Optional[float] = None, wake: Sequence[int] = ()
     ) -> List[BatchResult]:
-        self._check_that_it_works()
+        # First, so that the caller knows what is lost by now: each resumed run gets further.
+        if self._first_number not in self._window.batches:
+            self._losses.check()
         self._hand_out()
         pool = self._pool
         results: List[BatchResult] = []
@@ -201,7 +203,7 @@ class SupervisedExecutor(Executor):
                 self._note_state(result.state_change)
                 if self.state_change is not None:
                     pool.keep_processes()
-            self._has_worked = True
+            self._losses.count_work()
             results += self._deliver(task, self._examined(worker, result), len(message))
         return results
 
@@ -254,7 +256,7 @@ class SupervisedExecutor(Executor):
         self._queue(*others, first=True)
         if worker.deaths_in_a_row >= self._max_deaths:
             raise WorkerDied(
-                f"{error}; it is the {_ordinal(self._max_deaths)} time in a row, so the run ends "
+                f"{error}; it is the {ordinal(self._max_deaths)} time in a row, so the run ends "
                 "here"
             )
         logger.warning("%s; it is replaced", error)
@@ -280,32 +282,13 @@ class SupervisedExecutor(Executor):
         for lost in (t for t in tasks if t.offset in abandoned):
             failure = Failure(0, RemoteError.of(error))
             results += self._deliver(lost, failed_result(lost.batch, failure, self._on_error), 0)
-            self._lost_before_that += not self._has_worked
-            self._last_loss = error
+            self._losses.count_loss(error)
         return results
 
     @overrides
     def abandon(self, number: int, offsets: Sequence[int]) -> None:
         if number in self._window.batches:
             self._abandoned.setdefault(number, set()).update(offsets)
-
-    def _check_that_it_works(self) -> None:
-        """
-        Called before anything else happens, so that what is lost by now is known to the caller: a
-        run that is resumed again and again gets further each time.
-
-        # Raises
-
-        `WorkerDied`
-            If no worker has ever finished a batch, and too many inputs are lost.
-        """
-        if self._has_worked or self._lost_before_that < self._max_deaths:
-            return
-        if self._first_number not in self._window.batches:
-            raise WorkerDied(
-                f"{self._last_loss}; that was the {_ordinal(self._lost_before_that)} input, and "
-                "none could be predicted, so the run ends here"
-            )
 
     @overrides
     def close(self) -> None:
@@ -321,10 +304,6 @@ class SupervisedExecutor(Executor):
 
     def _describe_workers(self, how: str, number: int) -> str:
         return f"{number} worker{'s' * (number != 1)} ({how})"
-
-
-def _ordinal(number: int) -> str:
-    return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
 
 
 def check_at_least(minimum: int, **values: Optional[float]) -> None:

@@ -1,5 +1,7 @@
 """The results of a batch that was tried one by one."""
 
+import pytest
+
 from allennlp_parallel_predict.common.errors import WorkerDied
 from allennlp_parallel_predict.common.messages import (
     Batch,
@@ -9,7 +11,7 @@ from allennlp_parallel_predict.common.messages import (
     OnError,
 )
 from allennlp_parallel_predict.common.remote_errors import RemoteError
-from allennlp_parallel_predict.executors.retries import PoisonIsolation, failed_result
+from allennlp_parallel_predict.executors.retries import LossLimit, PoisonIsolation, failed_result
 
 BATCH = Batch(7, BatchKind.LINES, ["a", "b", "c", "d"], [3, 4, 5, 6], [10, 12, 13, 14])
 DIED = Failure(0, RemoteError.of(WorkerDied("it died")))
@@ -52,3 +54,20 @@ def test_nothing_comes_after_the_one_that_ends_the_run():
     results = [BatchResult(7, [letter]) for letter in "ABCD"]
     results[2] = failed_result(BATCH.only(2), DIED, OnError.RAISE)
     assert merged(results) == BatchResult(7, ["A", "B"], fatal=DIED._replace(offset=2))
+
+
+class TestLossLimit:
+    def test_a_model_that_never_works(self):
+        limit = LossLimit(2)
+        limit.count_loss(WorkerDied("worker 0 died"))
+        limit.check()
+        limit.count_loss(WorkerDied("worker 1 died"))
+        with pytest.raises(WorkerDied, match="worker 1 died; that was the second input"):
+            limit.check()
+
+    def test_a_model_that_works_may_lose_any_number(self):
+        limit = LossLimit(1)
+        limit.count_work()
+        for _ in range(10):
+            limit.count_loss(WorkerDied("worker 0 died"))
+            limit.check()

@@ -56,7 +56,7 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, pid: int, sock: socket.socket, child: Optional[subprocess.Popen] = None
+        self, pid: int, sock: socket.socket, child: Optional["subprocess.Popen[bytes]"] = None
     ) -> None:
         self.pid = pid
         self.channel = Channel(sock)
