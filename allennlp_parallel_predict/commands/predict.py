@@ -20,6 +20,7 @@ from allennlp_parallel_predict.commands.help import improve_help
 from allennlp_parallel_predict.commands.user_errors import print_user_errors
 from allennlp_parallel_predict.common.errors import Interrupted, OutputClosed
 from allennlp_parallel_predict.common.messages import OnError
+from allennlp_parallel_predict.data.formats import FORMATS
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
 from allennlp_parallel_predict.pipeline.signals import Interrupts
@@ -113,6 +114,23 @@ def _add_flags(group: argparse._ArgumentGroup) -> None:
         choices=PROGRESS,
         help="whether to show progress on stderr (default: auto, a bar if it is a terminal and "
         "else a line every 30 seconds)",
+    )
+    add(
+        "--input-format",
+        choices=FORMATS,
+        help="what the input is: lines for the predictor, plain text, or a table (default: csv or "
+        "tsv if its name ends so and the predictor reads JSON, else lines)",
+    )
+    add(
+        "--text-field",
+        default="sentence",
+        metavar="NAME",
+        help="the key of a line of plain text in the input of the predictor",
+    )
+    add(
+        "--fields",
+        metavar="A,B",
+        help="the keys of the columns of a table (default: those in its first line)",
     )
     add(
         "--keep-input",

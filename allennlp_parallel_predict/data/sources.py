@@ -15,18 +15,18 @@ from itertools import islice
 from typing import Any, Iterable, Iterator, List, Optional, Sequence, TextIO
 
 from allennlp.common.checks import ConfigurationError
-from allennlp.common.file_utils import cached_path, open_compressed
+from allennlp.common.file_utils import cached_path
 from allennlp.data import DatasetReader
 from allennlp.data.dataset_readers import MultiTaskDatasetReader
 from allennlp.data.dataset_readers.dataset_reader import WorkerInfo
 
 from allennlp_parallel_predict.common.errors import explain, user_error_context
 from allennlp_parallel_predict.common.messages import BatchKind
+from allennlp_parallel_predict.data.compression import compression_of, open_text
 from allennlp_parallel_predict.data.inputs import Block, Input, in_blocks
 from allennlp_parallel_predict.data.lazy_instances import LazyInstance, deferring
 
 STDIN = "-"
-_COMPRESSED = (".gz", ".bz2", ".xz")
 _BLOCK = 1 << 16
 
 
@@ -77,17 +77,26 @@ class LineSource(Source):
     # Parameters
 
     input_file : `str`
-        A path, a URL, a compressed file (gz, bz2, xz), a FIFO, or `-` for standard input.
+        A path, a URL, a compressed file (gz, bz2, xz, zst), a FIFO, or `-` for standard input.
     skip_lines : `int`, optional (default = `0`)
         The number of lines that an interrupted run has dealt with.
     first_position : `int`, optional (default = `0`)
         The number of inputs in those lines.
+    newline : `str`, optional (default = `None`)
+        As for `open`, for a file; of a pipe all line ends become `"\\n"`.
     """
 
-    def __init__(self, input_file: str, skip_lines: int = 0, first_position: int = 0) -> None:
+    def __init__(
+        self,
+        input_file: str,
+        skip_lines: int = 0,
+        first_position: int = 0,
+        newline: Optional[str] = None,
+    ) -> None:
         self.input_file = input_file
         self._skip_lines = skip_lines
         self._first_position = first_position
+        self._newline = newline
         self._reads_once = reads_once(input_file)
         self._pipe = _pipe_behind_stdin() if input_file == STDIN else None
         """The file descriptor of an input that is not all there, once it has been opened."""
@@ -100,7 +109,7 @@ class LineSource(Source):
     def __iter__(self) -> Iterator[Optional[Input]]:
         position = self._first_position
         line_number = 0
-        for line in self._lines():
+        for line in self.lines():
             if line is None:
                 yield None
                 continue
@@ -135,7 +144,8 @@ class LineSource(Source):
                 if is_end:
                     return
 
-    def _lines(self) -> Iterator[Optional[str]]:
+    def lines(self) -> Iterator[Optional[str]]:
+        """All lines, blank ones too, or `None` instead of waiting."""
         if self.input_file == STDIN and self._pipe is not None:
             errors = sys.stdin.errors or "strict"
             yield from _lines_as_they_come(self._pipe, sys.stdin.encoding, errors)
@@ -154,18 +164,20 @@ class LineSource(Source):
             yield sys.stdin
             return
         with user_error_context("cannot read the input file", OSError, EOFError):
-            path = cached_path(self.input_file)
-            with open_compressed(path, errors="surrogateescape") as lines:
+            with open_text(cached_path(self.input_file), self._newline) as lines:
                 yield lines
 
     def fileno(self) -> Optional[int]:
         return self._pipe
 
     def total(self) -> Optional[int]:
-        if self._reads_once or self.input_file.endswith(_COMPRESSED):
+        if self._reads_once:
             return None
         try:
-            with open(cached_path(self.input_file), "rb") as file:
+            path = cached_path(self.input_file)
+            if compression_of(path) is not None:
+                return None
+            with open(path, "rb") as file:
                 blocks = iter(lambda: file.read(1 << 20), b"")
                 return sum(block.count(b"\n") for block in blocks)
         except OSError:

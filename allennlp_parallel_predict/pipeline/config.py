@@ -19,6 +19,7 @@ from allennlp_parallel_predict.common.errors import (
 )
 from allennlp_parallel_predict.common.messages import JoinOptions
 from allennlp_parallel_predict.data.files import check_files, is_regular
+from allennlp_parallel_predict.data.formats import CSV, TSV
 from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sources import STDIN, reads_once
 from allennlp_parallel_predict.pipeline.checkpoint import Identity
@@ -48,6 +49,9 @@ class RunConfig:
     multitask_head: Optional[str] = None
     include_package: List[str] = field(default_factory=list)
     silent: bool = False
+    input_format: Optional[str] = None
+    text_field: str = "sentence"
+    fields: Optional[str] = None
     keep_input: bool = False
     id_field: Optional[str] = None
     output_fields: Optional[str] = None
@@ -92,11 +96,15 @@ class RunConfig:
                 "--keep-input and --id-field need inputs that the predictor reads as JSON, which "
                 "those of --use-dataset-reader are not"
             )
-        if self.output_fields is not None and not all(self.output_fields.split(",")):
-            raise SettingsError(
-                "--output-fields must be names with commas between them, such as a,b.c, but it is "
-                f"{self.output_fields!r}"
-            )
+        if self.use_dataset_reader and self.input_format is not None:
+            raise SettingsError("give --input-format or --use-dataset-reader, not both")
+        if self.fields is not None and self.input_format not in (CSV, TSV):
+            raise SettingsError("--fields needs --input-format csv or tsv")
+        for flag, names in (("--output-fields", self.output_fields), ("--fields", self.fields)):
+            if names is not None and not all(names.split(",")):
+                raise SettingsError(
+                    f"{flag} must be names with commas between them, but it is {names!r}"
+                )
         if self.shard is not None:
             Shard.parse(self.shard)
             if reads_once(self.input_file):
@@ -175,6 +183,9 @@ class RunConfig:
             "multitask_head",
             "include_package",
             "errors_file",
+            "input_format",
+            "text_field",
+            "fields",
             "keep_input",
             "id_field",
             "output_fields",

@@ -12,6 +12,12 @@ from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
 from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
 from allennlp_parallel_predict.data.files import OutputFile, close_all, is_regular, open_outputs
+from allennlp_parallel_predict.data.formats import (
+    LINES,
+    Format,
+    FormattedSource,
+    format_by_name,
+)
 from allennlp_parallel_predict.data.limits import LimitedSource
 from allennlp_parallel_predict.data.sharding import Bounds, Shard
 from allennlp_parallel_predict.data.sinks import ENCODING, OutputPosition, Sink
@@ -185,7 +191,13 @@ class PredictRun:
         check_multitask_head(reader, config.multitask_head)
         source: Source
         if reader is None:
-            source = LineSource(config.input_file, start.lines, start.positions)
+            format_name = config.input_format or format_by_name(config.input_file, predictor)
+            if format_name == LINES:
+                source = LineSource(config.input_file, start.lines, start.positions)
+            else:
+                fields = config.fields.split(",") if config.fields else None
+                format = Format(format_name, config.text_field, fields)
+                source = FormattedSource(config.input_file, format, start.positions)
         else:
             head = config.multitask_head
             source = InstanceSource(reader, config.input_file, head, start.positions)

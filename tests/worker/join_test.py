@@ -114,7 +114,10 @@ def test_an_output_that_is_no_object(archive, tmp_path, predictor):
         (["--id-field", "key"], "--id-field key: the input has no such field"),
         (["--output-fields", "n,at.y"], "--output-fields at.y: there is no 'y' in what has x"),
         (["--output-fields", "n.x"], "--output-fields n.x: there is no 'x' in what is no object"),
-        (["--output-fields", "n,"], "such as a,b.c, but it is 'n,'"),
+        (
+            ["--output-fields", "n,"],
+            "--output-fields must be names with commas between them, but it is 'n,'",
+        ),
         (["--id-field", "pad"], "the output has a field 'pad' of its own"),
     ],
 )

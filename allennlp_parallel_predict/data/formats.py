@@ -1,0 +1,188 @@
+"""
+Inputs that are no JSON lines: plain text, CSV and TSV. They become JSON lines here, so that all
+that comes after a source knows nothing else.
+"""
+
+import csv
+import json
+import os
+import sys
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from urllib.parse import urlparse
+
+from allennlp.predictors.predictor import Predictor
+
+from allennlp_parallel_predict.common.errors import ExplainedError, SettingsError
+from allennlp_parallel_predict.data.inputs import Input
+from allennlp_parallel_predict.data.sources import LineSource, Source, reads_once
+
+LINES, TEXT, CSV, TSV = "lines", "text", "csv", "tsv"
+FORMATS = (LINES, TEXT, CSV, TSV)
+_DELIMITERS = {CSV: ",", TSV: "\t"}
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+
+Record = Tuple[int, Dict[str, str]]
+"""The number of its first line, and its fields."""
+
+
+class Format(NamedTuple):
+    """How the text of an input is divided into inputs."""
+
+    name: str = LINES
+    text_field: str = "sentence"
+    """The key of a line of plain text."""
+    fields: Optional[List[str]] = None
+    """The keys of the columns of a table without a header."""
+
+
+def format_by_name(input_file: str, predictor: Predictor) -> str:
+    """
+    The format of an input whose format is not given: a table if its name says so. `allennlp
+    predict` reads all files as lines, so this must not be one that it could read.
+    """
+    name = urlparse(input_file).path
+    root, suffix = os.path.splitext(name)
+    if suffix in _COMPRESSED:
+        suffix = os.path.splitext(root)[1]
+    reads_json = getattr(predictor.load_line, "__func__", None) is Predictor.load_line
+    if suffix[1:] not in _DELIMITERS or not reads_json or reads_once(input_file):
+        return LINES
+    first = next((item.value for item in LineSource(input_file) if item is not None), "{")
+    return LINES if first.lstrip().startswith("{") else suffix[1:]
+
+
+class FormattedSource(Source):
+    """
+    # Parameters
+
+    input_file : `str`
+        As for `LineSource`.
+    format : `Format`
+        How it is divided.
+    first_position : `int`, optional (default = `0`)
+        The number of inputs that an interrupted run has dealt with.
+    """
+
+    def __init__(self, input_file: str, format: Format, first_position: int = 0) -> None:
+        self._lines = LineSource(input_file, newline="")
+        self.encoding = self._lines.encoding
+        self._format = format
+        self._first_position = first_position
+
+    def __iter__(self) -> Iterator[Optional[Input]]:
+        records = self._texts() if self._format.name == TEXT else self._rows()
+        position = 0
+        for record in records:
+            if record is None:
+                yield None
+                continue
+            if position >= self._first_position:
+                # Surrogates stay surrogates: the worker that gets the line raises the error.
+                line = json.dumps(record[1], ensure_ascii=False) + "\n"
+                yield Input(position, record[0], line)
+            position += 1
+
+    def fileno(self) -> Optional[int]:
+        return self._lines.fileno()
+
+    def total(self) -> Optional[int]:
+        return self._lines.total()
+
+    def _texts(self) -> Iterator[Optional[Record]]:
+        for item in self._lines:
+            if item is None:
+                yield None
+                continue
+            text = item.value.rstrip("\r\n")
+            if item.line_number == 1:
+                text = text.lstrip("\ufeff")
+            yield item.line_number, {self._format.text_field: text}
+
+    def _rows(self) -> Iterator[Optional[Record]]:
+        fields = self._format.fields
+        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # 128 KB is less than a long document
+        for row in _Rows(self._lines.lines(), _DELIMITERS[self._format.name]):
+            if row is None:
+                yield None
+                continue
+            number, cells = row
+            if fields is None:
+                fields = _header(cells)
+                continue
+            if len(cells) != len(fields):
+                raise ExplainedError(
+                    f"input line {number} has {len(cells)} fields, and not {len(fields)} "
+                    f"({', '.join(fields)}): correct it, or quote what has a delimiter in it"
+                )
+            yield number, dict(zip(fields, cells))
+
+
+def _header(cells: List[str]) -> List[str]:
+    if len(set(cells)) < len(cells):
+        raise SettingsError(
+            f"the header of the input has a name twice: {', '.join(cells)}. If there is no "
+            "header, name the columns with --fields"
+        )
+    return cells
+
+
+class _NothingYet(Exception):
+    """The input is a pipe whose writer has not written a whole row."""
+
+
+class _Calling:
+    """An iterator that, unlike a generator, goes on after an exception."""
+
+    def __init__(self, function: Callable[[], str]) -> None:
+        self._function = function
+
+    def __iter__(self) -> "_Calling":
+        return self
+
+    def __next__(self) -> str:
+        return self._function()
+
+
+class _Rows:
+    """
+    The rows of a table, each with the number of its first line, or `None` instead of waiting.
+
+    A `csv.reader` forgets an unfinished row when its lines raise an exception, so that row's lines
+    are given to it again.
+    """
+
+    def __init__(self, lines: Iterator[Optional[str]], delimiter: str) -> None:
+        self._lines = lines
+        self._again: Deque[str] = deque()
+        self._of_row: List[str] = []
+        self._reader = csv.reader(_Calling(self._next_line), delimiter=delimiter, strict=True)
+
+    def _next_line(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        if line is None:
+            raise _NothingYet()
+        self._of_row.append(line)
+        return line
+
+    def __iter__(self) -> Iterator[Any]:
+        finished = 0
+        while True:
+            self._of_row = []
+            try:
+                row = next(self._reader)
+            except _NothingYet:
+                self._again.extend(self._of_row)
+                yield None
+                continue
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise ExplainedError(
+                    f"input line {finished + 1} does not begin a row of a table: {error}"
+                ) from error
+            if finished == 0 and row:
+                row[0] = row[0].lstrip("\ufeff")
+            number, finished = finished + 1, finished + len(self._of_row)
+            if row:
+                yield number, row
