@@ -17,7 +17,7 @@ from allennlp_parallel_predict.common.suggestions import did_you_mean
 from allennlp_parallel_predict.data.batching import Batching
 from allennlp_parallel_predict.executors import Executor
 
-PROGRESS = ("auto", "always", "never")
+PROGRESS = ("auto", "always", "never", "json")
 
 
 class Settings(FromParams):
@@ -37,7 +37,8 @@ class Settings(FromParams):
     max_errors : `int`, optional (default = `None`)
         The number of failed inputs after which a run ends that does not raise.
     progress : `str`, optional (default = `"auto"`)
-        Whether a progress bar is drawn: `"always"`, `"never"`, or if stderr is a terminal.
+        Whether a progress bar is drawn: `"always"`, `"never"`, or if stderr is a terminal; or
+        `"json"` for a JSON object a second.
     checkpoint_interval : `float`, optional (default = `5.0`)
         The seconds between two checkpoints.
     """

@@ -24,6 +24,7 @@ from allennlp_parallel_predict.data.formats import FORMATS
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
 from allennlp_parallel_predict.pipeline.signals import Interrupts
+from allennlp_parallel_predict.pipeline.summary import summarized
 from allennlp_parallel_predict.profiling.flags import add_profile_flags, profiled
 from allennlp_parallel_predict.settings import (
     PROGRESS,
@@ -113,8 +114,9 @@ def _add_flags(group: argparse._ArgumentGroup) -> None:
         "--progress",
         choices=PROGRESS,
         help="whether to show progress on stderr (default: auto, a bar if it is a terminal and "
-        "else a line every 30 seconds)",
+        "else a line every 30 seconds; json: one object a second)",
     )
+    add("--summary", metavar="FILE.json", help="write figures and the exit status at the end")
     add(
         "--input-format",
         choices=FORMATS,
@@ -154,18 +156,20 @@ def _predict(args: argparse.Namespace) -> None:
         settings = _settings(args)
         config = _config(args)
         interrupts = Interrupts()
-        try:
-            with interrupts.handled(), profiled(args, settings):
-                failures = PredictRun(config, settings, interrupts).run()
-        except Interrupted as error:
-            tell(error.message)
-            sys.exit(error.exit_status)
-        except OutputClosed:
-            sys.exit(ExitStatus.OUTPUT_CLOSED)
-        if failures:
-            sys.exit(ExitStatus.SOME_FAILED)
-        if config.writes_nothing:
-            sys.exit(ExitStatus.COMPLETE)  # as `predict` does, which only returns after a run
+        run = PredictRun(config, settings, interrupts)
+        with summarized(config.summary, run.figures):
+            try:
+                with interrupts.handled(), profiled(args, settings):
+                    failures = run.run()
+            except Interrupted as error:
+                tell(error.message)
+                sys.exit(error.exit_status)
+            except OutputClosed:
+                sys.exit(ExitStatus.OUTPUT_CLOSED)
+            if failures:
+                sys.exit(ExitStatus.SOME_FAILED)
+            if config.writes_nothing:
+                sys.exit(ExitStatus.COMPLETE)  # as `predict` does, which only returns after a run
 
 
 def _config(args: argparse.Namespace) -> RunConfig:

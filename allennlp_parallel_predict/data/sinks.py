@@ -40,6 +40,11 @@ class OutputPosition(NamedTuple):
     errors_bytes: int = 0
     errors_checksum: int = 0
 
+    @property
+    def results(self) -> int:
+        """The predictions and the failures."""
+        return self.predictions + self.failures
+
 
 class Sink:
     """

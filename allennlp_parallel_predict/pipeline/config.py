@@ -59,6 +59,7 @@ class RunConfig:
     shard: Optional[str] = None
     resume: bool = False
     overwrite: bool = False
+    summary: Optional[str] = None
     profile: Optional[str] = None
     profile_trace: Optional[str] = None
     profile_plot: Optional[str] = None
@@ -157,6 +158,7 @@ class RunConfig:
             "--errors-file": self.errors_file,
             "the checkpoint": f"{output}.checkpoint" if has_checkpoint else None,
             "the temporary checkpoint": f"{output}.checkpoint.tmp" if has_checkpoint else None,
+            "--summary": self.summary,
             "--profile": self.profile,
             "--profile-trace": self.profile_trace,
             "--profile-plot": self.profile_plot,

@@ -3,9 +3,10 @@ What a person sees of a run: a bar while it lasts where there is a terminal, a l
 seconds where there is a log file, and a line at its end.
 """
 
+import json
 import sys
 import time
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
 from allennlp.common import Tqdm
 from allennlp.common import logging as common_logging
@@ -15,6 +16,8 @@ from allennlp_parallel_predict.executors import Executor
 
 LOG_INTERVAL = 30.0
 """Seconds between two lines of progress in a log file."""
+JSON_INTERVAL = 1.0
+"""Seconds between two lines of `--progress json`."""
 
 
 class Progress:
@@ -22,7 +25,8 @@ class Progress:
     # Parameters
 
     mode : `str`
-        `"always"`, `"never"`, or `"auto"`: unless predictions are printed to the same terminal.
+        `"always"`, `"never"`, `"json"` for JSON objects on stderr, or `"auto"`: always unless
+        predictions are printed to the same terminal.
     source : `Source`
         Where the inputs come from, for their number.
     prints_to_console : `bool`
@@ -38,13 +42,17 @@ class Progress:
         self._failures = 0
         self._bar: Optional[Any] = None
         self._next_line = float("inf")
+        self._total: Optional[int] = None
+        self._is_json = mode == "json"
         is_log = common_logging.FILE_FRIENDLY_LOGGING or not sys.stderr.isatty()
         # A bar would be drawn between the predictions.
         would_mix = not is_log and prints_to_console and sys.stdout.isatty()
         if mode == "never" or (mode == "auto" and would_mix):
             return
         self._total = source.total()
-        if is_log:
+        if self._is_json:
+            self._next_line = self._started
+        elif is_log:
             self._next_line = self._started + LOG_INTERVAL
         else:
             self._bar = Tqdm.tqdm(
@@ -65,8 +73,35 @@ class Progress:
             self._bar.set_postfix_str(self._details(executor), refresh=False)
             self._bar.update(done - before)
         elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + LOG_INTERVAL
-            print(self.line(executor), file=sys.stderr, flush=True)
+            interval = JSON_INTERVAL if self._is_json else LOG_INTERVAL
+            self._next_line = time.monotonic() + interval
+            line = self._json_line(executor) if self._is_json else self.line(executor)
+            print(line, file=sys.stderr, flush=True)
+
+    def finish(self, done: int, failures: int, executor: Executor) -> Dict[str, Any]:
+        """The figures of the run, which are also the last line of `--progress json`."""
+        self._done, self._failures = done, failures
+        if self._is_json:
+            print(self._json_line(executor), file=sys.stderr, flush=True)
+        return {**self._figures(executor), "workers": executor.num_workers}
+
+    def _figures(self, executor: Executor) -> Dict[str, Any]:
+        """`lines` are those of this run, `failures` all in the output."""
+        seconds = time.monotonic() - self._started
+        lines = self._done - self._done_before
+        counts = executor.counts()
+        return {
+            "lines": lines,
+            "failures": self._failures,
+            "seconds": round(seconds, 3),
+            "lines_per_second": round(lines / max(seconds, 1e-9), 3),
+            "workers": counts.alive,
+            "restarts": counts.restarts,
+        }
+
+    def _json_line(self, executor: Executor) -> str:
+        left = None if self._total is None else max(0, self._total - self._done)
+        return json.dumps({**self._figures(executor), "done": self._done, "left": left})
 
     def line(self, executor: Executor) -> str:
         """How far the run is, for a log file."""

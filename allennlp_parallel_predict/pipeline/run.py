@@ -35,6 +35,7 @@ from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
 from allennlp_parallel_predict.pipeline.progress import Progress
 from allennlp_parallel_predict.pipeline.signals import Interrupts
+from allennlp_parallel_predict.pipeline.summary import Figures
 from allennlp_parallel_predict.settings import Settings
 
 
@@ -61,6 +62,8 @@ class PredictRun:
         self._config = config
         self._settings = settings
         self._interrupts = interrupts
+        self.figures: Figures = {}
+        """What became of the run so far; empty until its files have been checked."""
         self._output: Optional[OutputFile] = None
         self._errors: Optional[OutputFile] = None
         self._checkpoint: Optional[Checkpoint] = None
@@ -70,6 +73,7 @@ class PredictRun:
         """Runs the command; returns the number of inputs that failed."""
         config = self._config
         config.check()
+        self.figures.update(lines=0, failures=0)
         if config.writes_nothing:
             print("--silent specified without --output-file.")
             print("Exiting early because no output will be created.")
@@ -204,7 +208,7 @@ class PredictRun:
         return source if config.limit is None else LimitedSource(source, config.limit)
 
     def _predict(self, source: Source, sink: Sink) -> None:
-        settings, config = self._settings, self._config
+        settings, config, start = self._settings, self._config, sink.written
         progress = Progress(settings.progress, source, not config.silent, sink.written.positions)
         pipeline = Pipeline(
             source,
@@ -234,6 +238,10 @@ class PredictRun:
             raise
         finally:
             gc.unfreeze()
+            # Of the batch with the error that ends a run, not all inputs have been written.
+            done = start.positions + sink.written.results - start.results
+            failures = sink.written.failures
+            self.figures.update(progress.finish(done, failures, settings.executor))
             progress.close()
             sink.close()
         summary = progress.summary(settings.executor)
