@@ -284,12 +284,12 @@ def main() -> None:
     parser.add_argument("--short", action="store_true")
     args = parser.parse_args()
 
+    # Here, so that the forks need not; and the package first, for its shims.
+    import allennlp_parallel_predict  # noqa: F401
     import torch
 
     torch.set_num_threads(1)
     import chaos_predictor  # noqa: F401
-
-    import allennlp_parallel_predict  # noqa: F401  (so that the forks need not)
 
     if args.short:
         sys.exit(not run_chaos(args.seed, args.lines or 2000, parent_faults=4, hanging=0))
