@@ -202,6 +202,7 @@ class TestTwoRuns:
         flags += ["--errors-file", place / "errors", *settings(checkpoint_interval=0.05)]
         with command(archive, place / "input", *flags, folder=place) as first:
             wait_until(lambda: (place / "output").exists() and (place / "output").stat().st_size)
+            os.kill(first.pid, signal.SIGSTOP)  # it is not to end before the others are refused
             for more in ([], ["--resume"], ["--overwrite"], ["--output-file", place / "another"]):
                 arguments = [*flags, *more]
                 with command(
@@ -209,6 +210,7 @@ class TestTwoRuns:
                 ) as second:
                     assert second.wait() == 1
                 assert f"another run (process {first.pid})" in second.stderr
+            os.kill(first.pid, signal.SIGCONT)
             assert first.wait() == 0, first.stderr
         assert (place / "output").read_text() == expected(range(COUNT))
 
