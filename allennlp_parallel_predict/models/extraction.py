@@ -54,7 +54,10 @@ def _extract(path: str, folder: str) -> None:
     size = 0
     with _Gzip(path) as gzip_file:
         file: Any = gzip_file
-        archive = tarfile.open(fileobj=file, mode="r:")
+        try:
+            archive = tarfile.open(fileobj=file, mode="r:")
+        except OSError as error:  # as `tarfile.open` does with "r:gz", and so `predict`
+            raise tarfile.ReadError("not a gzip file") from error
         for member in archive:
             size += 512 + max(member.size, 0)  # with its header
             if size > limit:
