@@ -9,6 +9,7 @@
     cuda_devices: null,            // [0, 1] deals the workers out over two GPUs
     batch_timeout: null,           // seconds
     max_retries: 1,
+    max_deaths: 3,
     max_batches_per_worker: null,
     allow_stateful_model: false,
     pin_cpus: true,

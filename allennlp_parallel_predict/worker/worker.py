@@ -90,6 +90,10 @@ class Worker:
             # What fails in a group may be well by itself: out of memory, at home in one thread.
             yield self.predict(batch) if attempt.has_failed() else attempt.result(change)
 
+    def accept_changes(self) -> None:
+        """Forgets what has changed since the last batch: it was not a batch that changed it."""
+        self._state = ModelState(self._predictor)
+
     def close(self) -> None:
         """Leaves the predictor as it was."""
         if self.profiler is not None:

@@ -20,6 +20,7 @@ from allennlp_parallel_predict.common.messages import Batch, WorkerOptions
 from allennlp_parallel_predict.common.remote_errors import RemoteError
 from allennlp_parallel_predict.common.serialization import dump_result
 from allennlp_parallel_predict.models import sharing
+from allennlp_parallel_predict.models.state import RandomStates
 from allennlp_parallel_predict.worker.worker import Worker
 
 SINGLE_FILES = "parallel_predict_single_files"
@@ -34,6 +35,8 @@ class ActorSetup(NamedTuple):
     options: WorkerOptions
     threads: int
     uses_gpu: bool
+    random_states: RandomStates
+    """Those of the parent, with which `allennlp predict` would begin."""
 
 
 class ActorIdentity(NamedTuple):
@@ -96,6 +99,7 @@ class RayWorker:
     def _set_up(self, pickled: bytes, memory: numpy.ndarray, setup: ActorSetup) -> None:
         _find_single_files()
         machine.tune_process(setup.threads)
+        setup.random_states.restore()
         self._memory = memory  # as long as it is held, Ray keeps the memory
         self._predictor = _Unpacker(io.BytesIO(pickled), _read_only(memory)).load()
         model = self._predictor._model
@@ -120,6 +124,7 @@ class RayWorker:
             for parameter, data in self._shared:
                 parameter.data = data if shared else data.clone()
             self._is_shared = shared
+            self._worker.accept_changes()
         return dump_result(self._worker.predict(Batch.of_message(*pickle.loads(message))))
 
 

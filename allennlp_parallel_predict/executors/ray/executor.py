@@ -38,6 +38,7 @@ from allennlp_parallel_predict.executors.supervised import (
     check_at_least,
     check_over_0,
 )
+from allennlp_parallel_predict.models.state import RandomStates
 
 
 @Executor.register("ray")
@@ -126,7 +127,9 @@ class RayExecutor(SupervisedExecutor):
             ray,
             self.num_workers,
             [ray.put(part) for part in pack(predictor)],
-            ActorSetup(options, self.threads(), self._resources["num_gpus"] > 0),
+            ActorSetup(
+                options, self.threads(), self._resources["num_gpus"] > 0, RandomStates.read()
+            ),
             self._resources,
             self._batch_timeout,
         )

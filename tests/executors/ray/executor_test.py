@@ -17,9 +17,10 @@ import torch
 
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.messages import BatchKind, WorkerOptions
-from allennlp_parallel_predict.executors.ray.executor import RayExecutor
 from allennlp_parallel_predict.executors.ray import actor, cluster
 from allennlp_parallel_predict.executors.ray.actor import ActorSetup, RayWorker
+from allennlp_parallel_predict.executors.ray.executor import RayExecutor
+from allennlp_parallel_predict.models.state import RandomStates
 from tests.support.faults import (
     as_line,
     command,
@@ -339,7 +340,9 @@ class TestTheSharedModel:
         pickled, memory = actor.pack(predictor)
         FOR_EVER.append(memory)
         worker = RayWorker()
-        worker._set_up(pickled, memory_of(memory), ActorSetup(WorkerOptions(), 1, False))
+        worker._set_up(
+            pickled, memory_of(memory), ActorSetup(WorkerOptions(), 1, False, RandomStates.read())
+        )
         return worker, memory
 
     def predict(self, worker, shared):
