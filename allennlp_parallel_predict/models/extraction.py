@@ -14,6 +14,8 @@ from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path
 
 from allennlp_parallel_predict.common.errors import ArchiveError
+from allennlp_parallel_predict.common.recorder import in_stage
+from allennlp_parallel_predict.common.stages import EXTRACTING
 
 MAX_BYTES = "ALLENNLP_PARALLEL_PREDICT_MAX_ARCHIVE_BYTES"
 _DEFAULT_MAX_BYTES = 64 << 30
@@ -49,6 +51,7 @@ class _Gzip(gzip.GzipFile):
         return super().read(size)
 
 
+@in_stage(EXTRACTING)
 def _extract(path: str, folder: str) -> None:
     limit = max_bytes()
     size = 0

@@ -29,17 +29,17 @@ class _CapturedOutput(io.TextIOWrapper):
     """What is printed, also through `sys.stdout.buffer`."""
 
     def __init__(self) -> None:
-        self._bytes = io.BytesIO()
+        self.written = io.BytesIO()
         super().__init__(
-            self._bytes, "utf-8", errors="surrogatepass", newline="", write_through=True
+            self.written, "utf-8", errors="surrogatepass", newline="", write_through=True
         )
 
     def take(self) -> str:
         """What has been printed since the last call."""
-        data = self._bytes.getvalue()
+        data = self.written.getvalue()
         if data:
-            self._bytes.seek(0)
-            self._bytes.truncate()
+            self.written.seek(0)
+            self.written.truncate()
         try:
             return data.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
@@ -153,7 +153,7 @@ class Attempt:
             loaded = self._load(offsets)
 
     def _take_all(self, offsets: List[int], group: Iterator[Tuple[Any, Optional[str]]]) -> None:
-        is_described, has_printed = self._options.echo_inputs, self.stdout.buffer.tell
+        is_described, has_printed = self._options.echo_inputs, self.stdout.written.tell
         for offset, (output, description) in zip(offsets, group):
             self._outputs[offset] = output
             if is_described:
