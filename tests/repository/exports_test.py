@@ -10,7 +10,8 @@ import allennlp_parallel_predict
 
 NAMES = """
 ArchiveError AsyncPredictor Batch BatchKind BatchResult Batching BucketBatching Executor
-ExplainedError Failure InOrderBatching InProcessExecutor Input Interrupted ModelStateError
+ExplainedError Failure InOrderBatching InProcessExecutor Input Interrupted JoinError
+ModelStateError
 OnError OutputChanged OutputClosed ParallelCompare ParallelPredict ParallelPredictError
 ParallelPredictor ParallelTune PredictionError PredictorClosed ProcessPoolExecutor QueueFull
 RayExecutor RemoteError RemoteTraceback ResumeError Settings SettingsError Source Statistics
