@@ -45,8 +45,9 @@ def format_by_name(input_file: str, predictor: Predictor) -> str:
     root, suffix = os.path.splitext(name)
     if suffix in _COMPRESSED:
         suffix = os.path.splitext(root)[1]
-    reads_json = getattr(predictor.load_line, "__func__", None) is Predictor.load_line
-    if suffix[1:] not in _DELIMITERS or not reads_json or reads_once(input_file):
+    if suffix[1:] not in _DELIMITERS or reads_once(input_file):
+        return LINES
+    if getattr(predictor.load_line, "__func__", None) is not Predictor.load_line:
         return LINES
     first = next((item.value for item in LineSource(input_file) if item is not None), "{")
     return LINES if first.lstrip().startswith("{") else suffix[1:]
