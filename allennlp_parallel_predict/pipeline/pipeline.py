@@ -100,9 +100,13 @@ class Pipeline:
         `Exception`
             Whatever the predictor or the source raises, after what comes before it is written.
         """
-        with current().predicting():
-            while self._advance():
-                pass
+        try:
+            with current().predicting():
+                while self._advance():
+                    pass
+        finally:
+            # Closes the input. Left to the interpreter's exit, Python 3.8 complains about it.
+            getattr(self._batches, "close", lambda: None)()
         if self._source_error is not None:
             raise self._source_error
 
