@@ -15,7 +15,6 @@ import atexit
 import enum
 import os
 import pickle
-import socket
 import sys
 import threading
 import time
@@ -30,6 +29,7 @@ from allennlp_parallel_predict.api.request_queue import DynamicBatcher, Request,
 from allennlp_parallel_predict.api.statistics import Counts, Statistics
 from allennlp_parallel_predict.common.errors import PredictorClosed, QueueFull, WorkerDied
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, OnError, WorkerOptions
+from allennlp_parallel_predict.common.wakeup import WakeUp
 from allennlp_parallel_predict.executors import Executor
 
 _PATIENCE = 5.0
@@ -107,9 +107,7 @@ class Dispatcher:
         self._restarts_before = 0
         self._counts = Counts()
         self._is_woken = False
-        self._wakeup_sender, self._wakeup_receiver = socket.socketpair()
-        self._wakeup_sender.setblocking(False)
-        self._wakeup_receiver.setblocking(False)
+        self._wakeup = WakeUp()
         # A daemon, so that it can still work while the interpreter waits for the other threads.
         self._thread = threading.Thread(target=self._run, name="parallel-predict", daemon=True)
         _alive.add(self)
@@ -184,10 +182,7 @@ class Dispatcher:
     def _wake(self) -> None:
         if not self._is_woken:
             self._is_woken = True
-            try:
-                self._wakeup_sender.send(b"!")
-            except OSError:
-                pass  # the thread has more than enough bytes to wake up by, or has ended
+            self._wakeup.set()
 
     # Methods of the dispatcher's thread.
 
@@ -222,7 +217,7 @@ class Dispatcher:
             if self._state is State.CLOSING and not (self._in_work or self._queue or self._inbox):
                 return
             try:
-                results = self.executor.collect(timeout, wake=[self._wakeup_receiver.fileno()])
+                results = self.executor.collect(timeout, wake=[self._wakeup.fileno()])
             except WorkerDied as error:
                 self._start_over(error)
                 continue
@@ -268,10 +263,7 @@ class Dispatcher:
         return None
 
     def _open_inbox(self) -> None:
-        try:
-            self._wakeup_receiver.recv(64)
-        except BlockingIOError:
-            pass
+        self._wakeup.clear()
         # Only now: a request that comes from here on wakes the thread again.
         self._is_woken = False
         while self._inbox:
@@ -324,8 +316,7 @@ class Dispatcher:
         for request in left:
             request.finish(error=reason)
         resolve(self.started, error=reason)
-        self._wakeup_sender.close()
-        self._wakeup_receiver.close()
+        self._wakeup.close()
         _alive.discard(self)
         resolve(self.ended)
 
