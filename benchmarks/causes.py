@@ -13,6 +13,7 @@ import pickle
 import subprocess
 import sys
 import time
+import timeit
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
@@ -221,29 +222,8 @@ def asyncio() -> None:
             _row(workload.name, title, *_speed(measured, lines))
 
 
-EXPERIMENTS: Dict[str, Callable[[], None]] = {
-    function.__name__: function
-    for function in (
-        shipping,
-        fork,
-        threads,
-        weights,
-        packing,
-        padding,
-        ended,
-        stragglers,
-        transfer,
-        asyncio,
-    )
-}
-_PARTS: Dict[str, Callable[[Workload], Any]] = {
-    "shipping": _shipping,
-    "weights": _weights,
-    "packing": _packing,
-    "padding": _padding,
-    "ended": _ended,
-    "transfer": _transfer,
-}
+_ALL = [shipping, fork, threads, weights, packing, padding, ended, stragglers, transfer, asyncio]
+EXPERIMENTS: Dict[str, Callable[[], None]] = {function.__name__: function for function in _ALL}
 
 
 def _sized(lines: Dict[str, int]) -> List[Tuple[Workload, int]]:
@@ -253,12 +233,9 @@ def _sized(lines: Dict[str, int]) -> List[Tuple[Workload, int]]:
 def _contestant(
     name: Any, workload: Workload, inputs: Path, threads: int = 0, batch_size: int = BATCH_SIZE
 ) -> measure.Measured:
+    contestant = Contestant("", "", None if name == "loop" else name, batch_size=batch_size)
     if name is None:
         contestant = Contestant("", "", None, "parallel-predict", batch_size, settings={})
-    elif name == "loop":
-        contestant = Contestant("", "", batch_size=batch_size)
-    else:
-        contestant = Contestant("", "", name, batch_size=batch_size)
     output = CACHE / "causes.out"
     command = contestant.command(workload.archive, workload.predictor, inputs, output, WORKERS)
     command += ["--threads", str(threads)] if threads else []
@@ -288,12 +265,7 @@ def _load(workload: Workload, number: int) -> Tuple[Any, List[str]]:
 
 def _time(function: Callable[[], Any], times: int = 5) -> float:
     """The shortest of some runs, in CPU seconds."""
-    seconds = []
-    for _ in range(times):
-        start = time.process_time()
-        function()
-        seconds.append(time.process_time() - start)
-    return min(seconds)
+    return min(timeit.repeat(function, timer=time.process_time, repeat=times, number=1))
 
 
 def _table(header: str) -> None:
@@ -307,12 +279,12 @@ def _row(*cells: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
-    parser.add_argument("--part", choices=list(_PARTS), help=argparse.SUPPRESS)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--workload", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
         (workload,) = workloads.prepare([args.workload])
-        print(json.dumps(_PARTS[args.part](workload)))
+        print(json.dumps(globals()[f"_{args.part}"](workload)))
         return
     print(f"{report.machine()}\n")
     for name in args.only:

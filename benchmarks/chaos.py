@@ -5,7 +5,6 @@ killed, interrupted and resumed; then compares everything.
 
     python benchmarks/chaos.py                   # some minutes
     python benchmarks/chaos.py --short
-    python benchmarks/chaos.py --throughput      # what all the care costs when nothing happens
 """
 
 import argparse

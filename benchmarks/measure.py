@@ -74,22 +74,17 @@ def run(
     environment: Optional[Dict[str, str]] = None,
     memory_interval: float = _MEMORY_INTERVAL,
 ) -> Measured:
-    """
-    Runs a command in the root of the repository, and ends it after `limit` seconds.
-    """
+    """Runs a command in the root of the repository, and ends it after `limit` seconds."""
     _adopt_orphans()
-    (CACHE / "nltk_data" / "tokenizers" / "punkt").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         events, errors = Path(folder) / "events", Path(folder) / "stderr"
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
-        env = {**inherited, **QUIET, "PYTHONPATH": str(ROOT), "BENCHMARK_EVENTS": str(events)}
         before = _cpu_of_children()
         with open(errors, "wb") as stderr:
             start = time.monotonic()
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**env, **(environment or {})},
+                env={**_environment(events), **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -115,6 +110,12 @@ def run(
             *watch.between(times.start, times.end),
             output.read_bytes() if output is not None and output.exists() else b"",
         )
+
+
+def _environment(events: Path) -> Dict[str, str]:
+    (CACHE / "nltk_data" / "tokenizers" / "punkt").mkdir(parents=True, exist_ok=True)
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
+    return {**inherited, **QUIET, "PYTHONPATH": str(ROOT), "BENCHMARK_EVENTS": str(events)}
 
 
 def run_well(command: Sequence[str], output: Path, **how: Any) -> Measured:

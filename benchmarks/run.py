@@ -3,7 +3,6 @@ Measures ways to predict a file and writes what comes out to `docs/benchmarks/`.
 
     python benchmarks/run.py            everything, in 20 minutes on two cores
     python benchmarks/run.py --quick    less of it, in 3 minutes
-    python benchmarks/run.py --avx2     with MKL's fast path, which it does not take on AMD's CPUs
 
 The contestants take turns, round after round until the time is up, so that whatever else the
 machine does is spread over all of them. Each result is kept as soon as it is there: a run that was
@@ -13,7 +12,6 @@ broken off, or whose time was up, goes on where it was; `--fresh` begins anew.
 import argparse
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -32,7 +30,6 @@ LINES = {"minilm": 768, "g2p-large": 2048, "g2p": 1344, "tagger": 4096}
 """How many inputs are enough for a steady state of some seconds; multiples of 64 make the shards'
 batches those of the whole file."""
 QUICK_LINES = {"minilm": 128, "g2p": 704}
-AVX2_LINES = {"minilm": 1536, "g2p-large": 2048}
 LEFT_OUT = {
     # Its large sister has them all.
     "g2p": ("torch", "futures", "joblib", "pebble", "mpire", "ray"),
@@ -58,7 +55,6 @@ class Plan(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="3 minutes instead of 20")
-    parser.add_argument("--avx2", action="store_true", help="set MKL_DEBUG_CPU_TYPE=5 for all")
     parser.add_argument("--minutes", type=float, help="the time after which nothing new begins")
     parser.add_argument("--workloads", nargs="+", choices=workloads.NAMES)
     parser.add_argument("--contestants", nargs="+", choices=[c.name for c in CONTESTANTS])
@@ -68,20 +64,17 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only write the report again")
     parser.add_argument("--output", type=Path, help="instead of docs/benchmarks")
     args = parser.parse_args()
-    if args.avx2:
-        os.environ["MKL_DEBUG_CPU_TYPE"] = "5"
     plan = _plan(args)
     results = Results(plan, args.fresh)
     if not args.report:
         Run(plan, results).go()
-    folders = {"full": report.FOLDER, "avx2": report.FOLDER / "avx2"}
-    output = args.output or folders.get(plan.name, CACHE / plan.name)
+    output = args.output or (report.FOLDER if plan.name == "full" else CACHE / plan.name)
     report.write(results.rows, output)
     print((output / "README.md").read_text())
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    lines = dict(QUICK_LINES if args.quick else AVX2_LINES if args.avx2 else LINES)
+    lines = dict(QUICK_LINES if args.quick else LINES)
     if args.workloads:
         lines = {name: lines.get(name, LINES[name]) for name in args.workloads}
     if args.lines:
@@ -89,7 +82,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     names = args.contestants
     contestants = [c for c in CONTESTANTS if names is None or c.name in [REFERENCE, *names]]
     is_changed = args.workloads or args.contestants or args.lines
-    name = "quick" if args.quick else "avx2" if args.avx2 else "full"
+    name = "quick" if args.quick else "full"
     name += "-changed" if is_changed else ""
     minutes = args.minutes or (2.5 if args.quick else 20)
     return Plan(name, minutes, lines, contestants, args.rounds or (1 if args.quick else 99))

@@ -1,0 +1,60 @@
+"""How large the code may be: a file, a function, the package, the benchmarks."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MOST_LINES_OF_A_FILE = 300
+MOST_LINES_OF_A_FUNCTION = 45
+MOST_LINES = {"allennlp_parallel_predict": 15_700, "benchmarks": 3_000}
+"""An upper bound, to be lowered with the code."""
+LARGER = {
+    # To be divided.
+    "accelerate/operation_batching.py",
+    "api/async_predictor.py",
+    "api/base.py",
+    "api/dispatcher.py",
+    "commands/predict.py",
+    "executors/pool/worker_pool.py",
+    "executors/ray/actor_pool.py",
+    "executors/supervised.py",
+    "pipeline/config.py",
+    "worker/hooks.py",
+}
+
+
+def files(folder):
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def checked(folder):
+    return [p for p in files(folder) if p.relative_to(ROOT / folder).as_posix() not in LARGER]
+
+
+def lines(path):
+    return len(path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("folder", MOST_LINES)
+def test_a_folder(folder):
+    assert 0 < sum(map(lines, files(folder))) <= MOST_LINES[folder]
+
+
+@pytest.mark.parametrize("folder", MOST_LINES)
+def test_each_file(folder):
+    too_long = {str(path): lines(path) for path in checked(folder)}
+    assert {p: n for p, n in too_long.items() if n > MOST_LINES_OF_A_FILE} == {}
+
+
+@pytest.mark.parametrize("folder", MOST_LINES)
+def test_each_function(folder):
+    too_long = {}
+    for path in checked(folder):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                size = node.end_lineno - node.lineno + 1
+                if size > MOST_LINES_OF_A_FUNCTION:
+                    too_long[f"{path}: {node.name}"] = size
+    assert too_long == {}
