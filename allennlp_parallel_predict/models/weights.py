@@ -22,8 +22,9 @@ from allennlp_parallel_predict.common.errors import ArchiveError
 TRUST = "ALLENNLP_PARALLEL_PREDICT_TRUST_ARCHIVE"
 _TORCH_TRUSTS = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _ZIP = b"PK\x03\x04"
-_PICKLES_OF_OLD = 4
-"""Before torch 1.6: a magic number, a version, what kind of machine it was, and the weights."""
+_PICKLES_OF_OLD = 5
+"""Before torch 1.6: a magic number, a version, what kind of machine it was, the weights, and which
+tensors follow."""
 _ALLOWED = {
     "collections": {"OrderedDict"},
     "torch": {"Size", "device", "Tensor"},

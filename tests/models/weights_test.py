@@ -78,6 +78,26 @@ def test_what_would_run_code_is_refused(tmp_path, monkeypatch, value, options):
     assert os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") is None
 
 
+def test_no_pickle_of_the_old_format_may_run_code(tmp_path, monkeypatch):
+    """It has five, and torch 1.12 loads each."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weights.th"
+    torch.save({}, path, **IS_OLD)
+    pickles, file = [], io.BytesIO(path.read_bytes())
+    while file.tell() < path.stat().st_size:
+        start = file.tell()
+        pickle.Unpickler(file).load()
+        pickles.append(file.getvalue()[start : file.tell()])
+    assert len(pickles) == 5
+    for place in range(5):
+        changed = list(pickles)
+        changed[place] = pickle.dumps(Runs(os.mkdir, "harm"), protocol=2)
+        path.write_bytes(b"".join(changed))
+        with pytest.raises(ArchiveError, match="mkdir"):
+            check_weights(str(path))
+    assert os.listdir() == ["weights.th"]
+
+
 @pytest.mark.parametrize(
     "content",
     [
