@@ -24,7 +24,6 @@ from allennlp_parallel_predict.accelerate.row_invariance import (
     own_random_numbers,
     scatter_rows,
 )
-from allennlp_parallel_predict.models.state import random_state
 
 State = Dict[str, Any]
 """Tensors, each with a row for each beam."""
@@ -44,14 +43,7 @@ def decode_live_beams_only(model: torch.nn.Module, exact: bool = True) -> None:
     """
     Changes the beam searches of a model, unless somebody else has changed AllenNLP's. On a GPU, or
     if they draw random numbers, have constraints, or decode with anything but AllenNLP's and
-    transformers' modules, they stay as they are.
-
-    # Parameters
-
-    model : `torch.nn.Module`
-        The model, which only predicts from now on.
-    exact : `bool`, optional (default = `True`)
-        See `RowInvariance`.
+    transformers' modules, they stay as they are. For `exact` see `RowInvariance`.
     """
     is_untouched = _search.__module__ == BeamSearch.__module__ and BeamSearch._search is _search
     if not is_untouched or not is_row_by_row(model, *KNOWN_PACKAGES):
@@ -151,9 +143,9 @@ class _LiveStep:
 
     def _start(self, tokens: Tensor, state: State) -> Tuple[Tensor, State]:
         """The first step has one row for each instance."""
-        given, before = dict(state), random_state()
+        given, before = dict(state), torch.get_rng_state()
         log_probabilities, state = self._step(tokens, state, 0)
-        self._is_random = random_state() != before
+        self._is_random = not torch.equal(torch.get_rng_state(), before)
         if self._beam_size > 1:  # else AllenNLP does not even copy it
             self._fixed = {
                 key: tensor

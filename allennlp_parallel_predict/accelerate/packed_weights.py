@@ -24,11 +24,6 @@ def pack_weights(model: Module) -> None:
     """
     Packs the weights of a model. A process that is going to be forked does so for its children; in
     each of them `use_packed_weights` finds what is there.
-
-    # Parameters
-
-    model : `torch.nn.Module`
-        The model, which only predicts from now on.
     """
     for module in model.modules():
         if module not in _packed and _is_suitable(module):
@@ -39,11 +34,6 @@ def use_packed_weights(model: Module) -> None:
     """
     Has the linear layers and LSTM cells of a model compute with packed weights, on a CPU and as
     long as nobody writes to the weights or wants gradients.
-
-    # Parameters
-
-    model : `torch.nn.Module`
-        The model, which only predicts from now on.
     """
     pack_weights(model)
     for module in model.modules():

@@ -42,14 +42,8 @@ _ENOUGH_NUMBERS = 256
 
 def skip_padding(model: Model, exact: bool = True) -> None:
     """
-    Changes the transformers of a model that are known to need no padding.
-
-    # Parameters
-
-    model : `Model`
-        The model, which only predicts from now on.
-    exact : `bool`, optional (default = `True`)
-        See `RowInvariance`.
+    Changes the transformers of a model, which only predicts from now on, that are known to need no
+    padding. For `exact` see `RowInvariance`.
     """
     for module in model.modules():
         if type(module) is PretrainedTransformerMismatchedEmbedder:

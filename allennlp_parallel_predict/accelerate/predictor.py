@@ -10,14 +10,8 @@ from allennlp_parallel_predict.accelerate.padding import skip_padding
 
 def tune_predictor(predictor: Predictor, exact: bool) -> None:
     """
-    Makes a worker's predictor faster.
-
-    # Parameters
-
-    predictor : `Predictor`
-        The predictor, whose model only predicts from now on.
-    exact : `bool`
-        Whether the output has to be the same to the bit; else last digits may differ.
+    Makes a worker's predictor, whose model only predicts from now on, faster. If `exact`, its
+    output stays the same to the bit; else last digits may differ.
     """
     dump_faster(predictor)
     if not exact:
@@ -27,15 +21,6 @@ def tune_predictor(predictor: Predictor, exact: bool) -> None:
 
 
 def prepare_for_forks(predictor: Predictor, exact: bool) -> None:
-    """
-    Computes, in the process that workers are forked from, what they can share.
-
-    # Parameters
-
-    predictor : `Predictor`
-        The predictor, which itself stays as it is.
-    exact : `bool`
-        As for `tune_predictor`.
-    """
+    """Computes, in the process that workers are forked from, what they can share."""
     if not exact:
         pack_weights(predictor._model)

@@ -36,13 +36,9 @@ _MAX_SHAPES = 100
 
 class RowInvariance:
     """
-    Chooses which rows a model computes, and in which order.
-
-    # Parameters
-
-    exact : `bool`, optional (default = `True`)
-        Whether each row has to get the bits that it has among all. Else nothing is tried, and last
-        digits may differ, as they do between batches of different sizes.
+    Chooses which rows a model computes, and in which order. If `exact`, each row gets the bits that
+    it has among all; else nothing is tried, and last digits may differ, as they do between batches
+    of different sizes.
     """
 
     def __init__(self, exact: bool = True) -> None:
@@ -59,6 +55,8 @@ class RowInvariance:
         trial_cost: float = 1.0,
     ) -> Optional[Tensor]:
         """
+        The rows to compute, in this order; `None` for all.
+
         # Parameters
 
         ended : `torch.Tensor`
@@ -69,11 +67,6 @@ class RowInvariance:
             Makes a trial for these shapes.
         trial_cost : `float`, optional (default = `1.0`)
             What it costs to try a row, as a part of what it costs to compute one.
-
-        # Returns
-
-        `Optional[torch.Tensor]`
-            Shape `(fewer rows,)`: the rows to compute, in this order; `None` for all.
         """
         count, live = len(ended), int((~ended).sum())
         part = self._part(count, trial_cost)
@@ -154,22 +147,9 @@ class EquivalenceClasses:
 
 def assign_rows(ended: Tensor, before: Tensor, after: Tensor) -> Optional[Tensor]:
     """
-    Gives each row that is needed a position that computes it as its own position does.
-
-    # Parameters
-
-    ended : `torch.Tensor`
-        Shape `(rows,)`: the rows that are not needed.
-    before : `torch.Tensor`
-        Shape `(rows,)`: the kind of each row's own position.
-    after : `torch.Tensor`
-        Shape `(fewer rows,)`: the kinds of the positions there are.
-
-    # Returns
-
-    `Optional[torch.Tensor]`
-        Shape `(fewer rows,)`: the row for each position, none of them twice; `None` if they do not
-        fit.
+    Gives each row that is needed a position that computes it as its own position does: `before` has
+    the kind of each row's own position, `after` the kinds of the positions there are. Returns the
+    row for each of them, none twice; `None` if they do not fit.
     """
     live = (~ended).nonzero().view(-1)
     rows = torch.full_like(after, -1)
@@ -189,17 +169,7 @@ def _alike(size: int) -> Tensor:
 
 
 def fingerprints(results: Tensor) -> Tensor:
-    """
-    # Parameters
-
-    results : `torch.Tensor`
-        Shape `(rows, *)`.
-
-    # Returns
-
-    `torch.Tensor`
-        Shape `(rows,)`: a number for each row, which is the same only where all bits are.
-    """
+    """A number for each row of `results`, which is the same only where all bits are."""
     numbers = results.reshape(len(results), -1)
     if numbers.is_floating_point():
         numbers = numbers.contiguous().view(_INTEGERS[numbers.element_size()])
@@ -224,15 +194,9 @@ def scatter_rows(tensor: Tensor, rows: Tensor, count: int, dimension: int) -> Te
 
 def is_row_by_row(module: torch.nn.Module, *packages: str) -> bool:
     """
-    Whether a model is made of nothing but known modules, which compute each row by itself and the
-    same each time. Quantized ones look at all rows, and others at whatever they like.
-
-    # Parameters
-
-    module : `torch.nn.Module`
-        The model, which is not trained.
-    packages : `str`
-        Whose modules are known, apart from torch's.
+    Whether a model is made of nothing but torch's modules and those of `packages`, which compute
+    each row by itself and the same each time. Quantized ones look at all rows, and others at
+    whatever they like.
     """
     known = ("torch.nn.modules.", *(f"{package}." for package in packages))
     return all(

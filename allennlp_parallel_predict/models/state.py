@@ -35,13 +35,13 @@ from allennlp_parallel_predict.models.watches import (
     ARRAYS,
     CONTAINERS,
     SCALARS,
-    ArrayContent,
     Attributes,
-    Contents,
-    Generator,
+    Watch,
     can_be_sampled,
-    generator_reader,
     global_generators,
+    watch_array,
+    watch_contents,
+    watch_generator,
 )
 
 _LIBRARIES = set("allennlp allennlp_models allennlp_parallel_predict torch torchvision".split())
@@ -53,17 +53,8 @@ _MOST_OBJECTS = 20_000
 _SHARE_OF_TIME = 1 / 1000
 """That comparing bytes of tensors may take. The other checks take microseconds."""
 _COUNTERS = {"allennlp_models.rc.predictors.transformer_qa.TransformerQAPredictor": "_next_qid"}
-Watch = Union[Generator, Attributes, Contents]
-
-
-class _Slot(NamedTuple):
-    """A parameter or buffer, and where its module keeps it."""
-
-    name: str
-    holder: Dict[str, Optional[torch.Tensor]]
-    key: str
-    tensor: torch.Tensor
-    version: int
+_Slot = Tuple[str, Dict[str, Optional[torch.Tensor]], str, torch.Tensor, int]
+"""A parameter or buffer: its name, where its module keeps it, and its version."""
 
 
 def stateful_encoder(model: torch.nn.Module) -> Optional[str]:
@@ -75,35 +66,27 @@ def stateful_encoder(model: torch.nn.Module) -> Optional[str]:
 
 
 class ModelState:
-    """
-    Watches what predicting changes in a model, its predictor and its reader.
-
-    # Parameters
-
-    predictor : `Predictor`
-        The predictor, as it is before its first batch.
-    """
+    """Watches what predicting changes in a predictor, its model and its reader, from now on."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._model = predictor._model
         self._slots = _slots(self._model)
-        self._watches: List[Watch] = [*global_generators()]
-        self._arrays: List[ArrayContent] = []
+        self._watches: List[Union[Watch, Attributes]] = [*global_generators()]
+        self._arrays: List[Watch] = []
         self._walk = _Walk(self._watches, self._arrays)
         self._walk.visit("model", self._model)
         self._walk.visit("dataset reader", getattr(predictor, "_dataset_reader", None))
         self._walk.visit("predictor", predictor)
-        self._arrays += [
-            ArrayContent(slot.name, slot.tensor)
-            for slot in self._slots
-            if can_be_sampled(slot.tensor)
-        ]
+        for name, _, _, tensor, _ in self._slots:
+            if can_be_sampled(tensor):
+                self._arrays.append(watch_array(name, tensor))
         self._due = 0.0
 
     def change(self) -> Optional[str]:
         """What has changed since the last call, in words, or `None`."""
-        changes = self._written() + [watch.change() for watch in self._watches]
+        changes = self._written()
         for watch in tuple(self._watches):
+            changes.append(watch.change())
             while isinstance(watch, Attributes) and watch.appeared:
                 self._walk.visit(*watch.appeared.pop())
         start = time.perf_counter()
@@ -115,50 +98,38 @@ class ModelState:
         return next(filter(None, changes), None)
 
     def _written(self) -> List[Optional[str]]:
-        written = [
-            name
-            for name, holder, key, tensor, version in self._slots
-            if holder.get(key) is not tensor or tensor._version != version
-        ]
-        if written:
-            self._slots = _slots(self._model)
-        return [f"it writes to {name} while it predicts" for name in written[:1]]
+        for name, holder, key, tensor, version in self._slots:
+            if holder.get(key) is not tensor or tensor._version != version:
+                self._slots = _slots(self._model)
+                return [f"it writes to {name} while it predicts"]
+        return []
 
 
 class _Walk:
     """Finds what is to be watched among the objects that others hold."""
 
-    def __init__(self, watches: List[Watch], arrays: List[ArrayContent]) -> None:
+    def __init__(self, watches: List[Union[Watch, Attributes]], arrays: List[Watch]) -> None:
         self._watches, self._arrays = watches, arrays
         self._seen: Dict[int, Any] = {}  # the objects too, so that no number is used twice
         self._user_packages: Set[str] = set()
 
     def visit(self, name: str, value: Any, is_users: bool = False) -> None:
-        """
-        # Parameters
-
-        name : `str`
-            What a person calls the object.
-        value : `Any`
-            The object.
-        is_users : `bool`, optional (default = `False`)
-            Whether an object of one of the user's classes holds it.
-        """
+        """From an object, its name for a person, and whether one of the user's objects holds it."""
         waiting: List[Tuple[str, Any, bool]] = [(name, value, is_users)]
         while waiting and len(self._seen) < _MOST_OBJECTS:
             name, value, is_users = waiting.pop()
             if isinstance(value, _NO_OBJECTS) or id(value) in self._seen:
                 continue
             self._seen[id(value)] = value
-            read = generator_reader(value)
-            if read is not None:
-                self._watches.append(Generator(name, read))
+            generator = watch_generator(name, value)
+            if generator is not None:
+                self._watches.append(generator)
             elif isinstance(value, ARRAYS):
                 if is_users and can_be_sampled(value):
-                    self._arrays.append(ArrayContent(name, value))
+                    self._arrays.append(watch_array(name, value))
             elif isinstance(value, CONTAINERS):
                 if is_users:
-                    self._watches.append(Contents(name, value))
+                    self._watches.append(watch_contents(name, value))
                 waiting += _held(name, value, is_users)
             elif not isinstance(value, (Metric, Vocabulary)):
                 waiting += self._parts(name, value)
@@ -206,11 +177,6 @@ class InputCounters:
     The numbers in which a known predictor counts its inputs, such as the next id of
     `transformer_qa`. In each worker they are set to what they are in one process that predicts all
     inputs in order.
-
-    # Parameters
-
-    predictor : `Predictor`
-        The predictor, as it is before its first batch.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -257,11 +223,6 @@ class RandomStates(NamedTuple):
         numpy.random.set_state(self.numpy)
 
 
-def random_state() -> bytes:
-    """Of torch, as bytes, which are compared in half the time of tensors."""
-    return bytes(torch.get_rng_state().numpy().tobytes())
-
-
 def _held(name: str, container: Any, is_users: bool) -> List[Tuple[str, Any, bool]]:
     if isinstance(container, bytearray) or len(container) > _MOST_ELEMENTS:
         return []
@@ -270,11 +231,11 @@ def _held(name: str, container: Any, is_users: bool) -> List[Tuple[str, Any, boo
 
 
 def _slots(model: torch.nn.Module) -> List[_Slot]:
-    slots = []
+    slots: List[_Slot] = []
     for prefix, module in model.named_modules():
         for holder in (module._parameters, module._buffers):
             for key, tensor in holder.items():
                 if tensor is not None:
                     name = f"{prefix}.{key}" if prefix else key
-                    slots.append(_Slot(name, holder, key, tensor, tensor._version))
+                    slots.append((name, holder, key, tensor, tensor._version))
     return slots

@@ -4,10 +4,11 @@ import ctypes
 import functools
 import inspect
 import itertools
+import operator
 import pickle
 import random
 from collections import deque
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy
 import torch
@@ -31,18 +32,21 @@ _KNOWN_ATTRIBUTES = {
 }
 
 
-class Generator:
-    """A random generator, or an `itertools.count`."""
+class Watch:
+    """Notices that `read` returns something else than before, and says so in the words `text`."""
 
-    def __init__(self, name: str, read: Callable[[], Any]) -> None:
-        self.name, self._read, self._last = name, read, read()
+    def __init__(
+        self, text: str, read: Callable[[], Any], same: Callable[[Any, Any], bool] = operator.eq
+    ) -> None:
+        self._text, self._read, self._same, self._last = text, read, same, read()
 
     def change(self) -> Optional[str]:
+        """What has changed since the last call, in words, or `None`."""
         now = self._read()
-        if now == self._last:
+        if self._same(now, self._last):
             return None
         self._last = now
-        return f"it draws random numbers while it predicts ({self.name})"
+        return self._text
 
 
 class Attributes:
@@ -50,32 +54,32 @@ class Attributes:
 
     def __init__(self, name: str, holder: Mapping[str, Any], owner: Any = None) -> None:
         self.name, self._holder, self._owner = name, holder, owner
-        self._last: Dict[str, Any] = dict(holder)
+        self._keys, self._values = tuple(holder), tuple(holder.values())
         self.appeared: List[Tuple[str, Any]] = []
         """Objects that were made at first use, and are to be watched from now on."""
 
     def change(self) -> Optional[str]:
-        last, holder, changed = self._last, self._holder, None
-        for key, value in tuple(holder.items()):
-            before = last.get(key, _MISSING)
-            if before is not value and self._differs(key, before, value):
-                changed = key
-        if len(holder) < len(last):
-            changed = next(key for key in last if key not in holder)
-        if changed is None and not self.appeared and len(holder) == len(last):
+        keys, values = tuple(self._holder), tuple(self._holder.values())
+        if keys == self._keys and all(map(operator.is_, values, self._values)):
             return None
-        self._last = dict(holder)
-        return _changes(f"{self.name}.{changed}") if changed is not None else None
+        before, now = dict(zip(self._keys, self._values)), dict(zip(keys, values))
+        self._keys, self._values = keys, values
+        changed = [
+            key
+            for key in {**now, **before}
+            if self._differs(key, before.get(key, _MISSING), now.get(key, _MISSING))
+        ]
+        return f"its {self.name}.{changed[0]} changes while it predicts" if changed else None
 
     def _differs(self, key: str, before: Any, value: Any) -> bool:
-        if key in _KNOWN_ATTRIBUTES or key.startswith("__"):
+        if before is value or key in _KNOWN_ATTRIBUTES or key.startswith("__"):
             return False
         if isinstance(value, SCALARS):
             if before is _MISSING and value is None:
                 return False
             if type(before) is type(value) and before == value:
                 return False
-        elif not isinstance(value, CONTAINERS + ARRAYS):
+        elif value is not _MISSING and not isinstance(value, CONTAINERS + ARRAYS):
             self.appeared.append((f"{self.name}.{key}", value))
             return False
         # What is made once, at its first use, and always the same way, is no state.
@@ -83,84 +87,53 @@ class Attributes:
         return not isinstance(static, functools.cached_property)
 
 
-class Contents:
+def watch_generator(name: str, value: Any) -> Optional[Watch]:
+    """A random generator, or an `itertools.count`; `None` if `value` is none."""
+    read = _generator_reader(value)
+    return Watch(f"it draws random numbers while it predicts ({name})", read) if read else None
+
+
+def watch_contents(name: str, container: Any) -> Watch:
     """A list, a dictionary or the like: its length, and which elements it has."""
-
-    def __init__(self, name: str, container: Any) -> None:
-        self.name, self._container = name, container
-        self._last = _elements(container)
-
-    def change(self) -> Optional[str]:
-        now = _elements(self._container)
-        if len(now) == len(self._last) and all(map(_is_same, now, self._last)):
-            return None
-        self._last = now
-        return _changes(self.name)
+    return Watch(
+        f"its {name} changes while it predicts", lambda: _elements(container), _have_same_elements
+    )
 
 
-class ArrayContent:
+def watch_array(name: str, array: Any) -> Watch:
     """The bytes of a tensor or array, which can be written without torch's counting it."""
-
-    def __init__(self, name: str, array: Any) -> None:
-        self.name, self._array = name, array
-        self._look()
-
-    def change(self) -> Optional[str]:
-        if self._place() == self._at and self._sample.tobytes() == self._last:
-            return None
-        self._look()
-        return f"it writes to {self.name} while it predicts"
-
-    def _look(self) -> None:
-        self._at, self._sample = self._place(), _sample(self._array)
-        self._last = self._sample.tobytes()
-
-    def _place(self) -> int:
-        is_tensor = isinstance(self._array, torch.Tensor)
-        return int(self._array.data_ptr() if is_tensor else self._array.ctypes.data)
+    return Watch(f"it writes to {name} while it predicts", lambda: _sample(array))
 
 
-def generator_reader(value: Any) -> Optional[Callable[[], Any]]:
-    """A function that reads the state of a random generator; `None` if `value` is none."""
+def global_generators() -> List[Watch]:
+    """Those of torch, Python and NumPy: their sequence is `predict`'s if the user seeds them."""
+    named = {
+        "torch": torch.default_generator,
+        "random": random._inst,
+        "numpy.random": numpy.random.mtrand._rand,
+    }
+    return list(filter(None, (watch_generator(name, value) for name, value in named.items())))
+
+
+def _generator_reader(value: Any) -> Optional[Callable[[], Any]]:
     if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
-        return _words(id(value) + object.__basicsize__, _python_words(value)) or value.getstate
+        *words, index = value.getstate()[1]
+        return _words(id(value) + object.__basicsize__, [index, *words]) or value.getstate
     if isinstance(value, torch.Generator):
         return lambda: value.get_state().numpy().tobytes()
+    if type(value) in (itertools.count, itertools.cycle):
+        return lambda: repr(value)
     if isinstance(value, (numpy.random.Generator, numpy.random.RandomState)):
         is_new = isinstance(value, numpy.random.Generator)
         value = getattr(value, "bit_generator" if is_new else "_bit_generator")
     if isinstance(value, numpy.random.MT19937):
-        return _words(value.ctypes.state_address, _numpy_words(value)) or _pickled_state(value)
+        state = value.state["state"]
+        read = _words(value.ctypes.state_address, [*map(int, state["key"]), state["pos"]])
+        if read is not None:
+            return read
     if hasattr(value, "state") and type(value).__module__.startswith("numpy.random"):
-        return _pickled_state(value)
-    if type(value) in (itertools.count, itertools.cycle):
-        return lambda: repr(value)
+        return lambda: pickle.dumps(value.state)
     return None
-
-
-def global_generators() -> List[Generator]:
-    """Those of torch, Python and NumPy: their sequence is `predict`'s if the user seeds them."""
-    named = [
-        ("torch", torch.default_generator),
-        ("random", random._inst),
-        ("numpy.random", numpy.random.mtrand._rand),
-    ]
-    found = [(name, generator_reader(generator)) for name, generator in named]
-    return [Generator(name, read) for name, read in found if read is not None]
-
-
-def _pickled_state(value: Any) -> Callable[[], Any]:
-    return lambda: pickle.dumps(value.state)
-
-
-def _python_words(value: random.Random) -> Sequence[int]:
-    *words, index = value.getstate()[1]
-    return [index, *words]
-
-
-def _numpy_words(value: Any) -> Sequence[int]:
-    state = value.state["state"]
-    return [*map(int, state["key"]), state["pos"]]
 
 
 def _words(address: int, expected: Sequence[int]) -> Optional[Callable[[], Any]]:
@@ -170,10 +143,6 @@ def _words(address: int, expected: Sequence[int]) -> Optional[Callable[[], Any]]
     """
     words = (ctypes.c_uint32 * len(expected)).from_address(address)
     return (lambda: bytes(words)) if list(words) == list(expected) else None
-
-
-def _changes(name: str) -> str:
-    return f"its {name} changes while it predicts"
 
 
 def _elements(container: Any) -> Tuple[Any, ...]:
@@ -189,19 +158,22 @@ def _elements(container: Any) -> Tuple[Any, ...]:
     return (size,)
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    return type(one) is type(other) and isinstance(one, SCALARS) and bool(one == other)
+def _have_same_elements(these: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(these) == len(others) and all(
+        one is other
+        or (type(one) is type(other) and isinstance(one, SCALARS) and bool(one == other))
+        for one, other in zip(these, others)
+    )
 
 
-def _sample(array: Any) -> Any:
-    """A view of some bytes of an array, or of all if they are few."""
+def _sample(array: Any) -> bytes:
+    """Some bytes of an array, or all if they are few."""
     if isinstance(array, torch.Tensor):
-        array = array.detach().view(-1).view(torch.uint8).numpy()
+        array = array.detach().reshape(-1).view(torch.uint8).numpy()
     else:
         array = array.reshape(-1).view(numpy.uint8)
-    return array if len(array) <= _SMALL_ARRAY else array[:: len(array) // _FEW | 1]
+    step = 1 if len(array) <= _SMALL_ARRAY else len(array) // _FEW | 1
+    return bytes(array[::step].tobytes())
 
 
 def can_be_sampled(array: Any) -> bool:
