@@ -3,10 +3,10 @@
 import argparse
 import itertools
 import json
-import os
 import sys
 from typing import List, Optional, Sequence
 
+from allennlp.commands.predict import Predict
 from allennlp.commands.subcommand import Subcommand
 from overrides import overrides
 
@@ -14,6 +14,7 @@ from allennlp_parallel_predict.commands.help import improve_help
 from allennlp_parallel_predict.commands.user_errors import print_user_errors
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.data.files import check_files
 from allennlp_parallel_predict.data.inputs import Input
 from allennlp_parallel_predict.data.sources import InstanceSource, LineSource, Source
 from allennlp_parallel_predict.models.archives import load_predictor, parse_predictor_args
@@ -25,6 +26,8 @@ _SAMPLE = 2048
 _LOOKED_AT = 1_000_000
 """The inputs at the beginning of a file that the sample is taken from."""
 _SHOWN = 12
+_FLAGS_OF_PREDICT = set("archive_file input_file weights_file use_dataset_reader".split())
+_FLAGS_OF_PREDICT |= set("dataset_reader_choice overrides predictor predictor_args".split())
 
 
 @Subcommand.register("parallel-tune")
@@ -37,22 +40,17 @@ class ParallelTune(Subcommand):
     ) -> argparse.ArgumentParser:
         what = "Find the fastest settings for parallel-predict on this machine."
         subparser = parser.add_parser(self.name, description=what, help=what)
+        of_predict = Predict().add_subparser(argparse.ArgumentParser().add_subparsers())
+        for action in of_predict._actions:
+            if action.dest in _FLAGS_OF_PREDICT:
+                subparser._add_action(action)
         add = subparser.add_argument
-        add("archive_file", help="the archived model to make predictions with")
-        add("input_file", help="path to or url of the input file")
         add("--budget", type=float, default=60.0, help="the seconds to try for")
         add("--output", help="a file for the best settings, for --parallel-config")
         keep = "choose among the settings whose output was byte for byte predict's"
         add("--keep-bytes", action="store_true", help=keep)
         size = "the --batch-size of the predict to compare with"
         add("--batch-size", type=int, default=1, help=size)
-        add("--weights-file", help="a path that overrides which weights file to use")
-        add("--use-dataset-reader", action="store_true", help="as in parallel-predict")
-        readers = ["train", "validation"]
-        add("--dataset-reader-choice", choices=readers, default="validation", help="as there")
-        add("-o", "--overrides", default="", help="as in parallel-predict")
-        add("--predictor", help="as in parallel-predict")
-        add("--predictor-args", default="", help="as in parallel-predict")
         improve_help(subparser, "model.tar.gz input.jsonl\n--budget 120 --output pool.jsonnet")
         subparser.set_defaults(func=_tune)
         return subparser
@@ -93,18 +91,13 @@ def _check(args: argparse.Namespace) -> None:
     for flag, value in (("--budget", args.budget), ("--batch-size", args.batch_size)):
         if value <= 0:
             raise SettingsError(f"{flag} must be over 0, but it is {value}")
-    if not args.output:
-        return
-    folder = os.path.dirname(args.output) or "."
-    if not os.path.isdir(folder) or os.path.isdir(args.output):
-        what = f"{args.output} is a folder" if os.path.isdir(folder) else f"no folder {folder}"
-        raise SettingsError(f"cannot write --output {args.output}: there is {what}")
-    if not os.access(args.output if os.path.exists(args.output) else folder, os.W_OK):
-        raise SettingsError(f"cannot write --output {args.output}: it is not permitted")
-    for path in (args.archive_file, args.input_file, args.weights_file):
-        if path and os.path.exists(path) and os.path.exists(args.output):
-            if os.path.samefile(path, args.output):
-                raise SettingsError(f"--output {args.output} would overwrite what is read")
+    if args.output:
+        read = {
+            "the input": args.input_file,
+            "the archive": args.archive_file,
+            "--weights-file": args.weights_file,
+        }
+        check_files({"--output": args.output}, {name: path for name, path in read.items() if path})
 
 
 def sample(source: Source, size: int) -> List[Input]:

@@ -49,6 +49,8 @@ def check_files(written: Dict[str, str], read: Dict[str, str]) -> None:
             raise _cannot_write(path, errno.EISDIR, "it is a folder")
         if not os.path.isdir(folder):
             raise _cannot_write(path, errno.ENOENT, f"there is no folder {folder}")
+        if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+            raise _cannot_write(path, errno.EACCES, "it is not permitted")
         for identity in _identities(path):
             other = names.setdefault(identity, name)
             if other != name:

@@ -120,8 +120,8 @@ class RunConfig:
                 "--resume needs an input that is a file: what an interrupted run has read from "
                 f"{self._input} is gone"
             )
-        self._check_archive()
         check_files(self._files_written(), self._files_read())
+        self._check_archive()
         self._check_input()
 
     @property

@@ -6,7 +6,7 @@ from typing import Any, List, Sequence
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.stages import PARENT_STAGES, WORKER_STAGES
 from allennlp_parallel_predict.profiling.diagnosis import seconds_at_work
-from allennlp_parallel_predict.profiling.render import megabytes, table
+from allennlp_parallel_predict.profiling.render import megabytes, run_of, table
 from allennlp_parallel_predict.profiling.report import VERSION, Report
 
 
@@ -29,7 +29,9 @@ def read_report(path: str) -> Report:
 
 def compare(a: Report, b: Report, name_a: str = "A", name_b: str = "B") -> str:
     """Both reports as a table; a ratio of 2 means that B has twice as much."""
-    parts = [f"A: {name_a}: {_what(a)}\nB: {name_b}: {_what(b)}", table(_overall(a, b))]
+    runs = [("A", name_a, a), ("B", name_b, b)]
+    titles = [f"{x}: {name}: {r['lines']:,} lines, {run_of(r)}" for x, name, r in runs]
+    parts = ["\n".join(titles), table(_overall(a, b))]
     for title, stages, order in (
         ("workers, seconds", [report["stages"] for report in (a, b)], WORKER_STAGES),
         ("parent, seconds", [report["parent"]["stages"] for report in (a, b)], PARENT_STAGES),
@@ -38,18 +40,10 @@ def compare(a: Report, b: Report, name_a: str = "A", name_b: str = "B") -> str:
         for stage in order:
             pair = [found.get(stage, 0.0) for found in stages]
             if any(pair):
-                rows.append([f"  {stage}", *(f"{value:.2f}" for value in pair), _ratio(*pair)])
-        rows.append(_row("  all", [sum(found.values()) for found in stages], "{:.2f}"))
+                rows.append(_row(f"  {stage}", pair))
+        rows.append(_row("  all", [sum(found.values()) for found in stages]))
         parts.append(table(rows))
     return "\n\n".join(parts)
-
-
-def _what(report: Report) -> str:
-    batching = report["batching"]
-    return (
-        f"{report['lines']:,} lines, {report['executor']}, batches of "
-        f"{batching.get('batch_size', '?')} ({batching['type']})"
-    )
 
 
 def _overall(a: Report, b: Report) -> List[Sequence[str]]:
@@ -64,18 +58,18 @@ def _overall(a: Report, b: Report) -> List[Sequence[str]]:
         row("  seconds to get ready", lambda r: r["seconds"]["start_up"]),
         row("  seconds to predict", lambda r: r["seconds"]["predicting"]),
         row("  CPU seconds", lambda r: r["cpu_seconds"]),
-        row("  worker ms a line", _milliseconds_a_line, "{:.3f}"),
+        row(
+            "  worker ms a line",
+            lambda r: 1000 * seconds_at_work(r) / max(1, r["lines"]),
+            "{:.3f}",
+        ),
         row("  utilisation", lambda r: r["utilisation"], "{:.0%}"),
         row("  padding", lambda r: r["padding"]["share"], "{:.1%}"),
         ["  memory (PSS)", *map(megabytes, memory), _ratio(*memory)],
     ]
 
 
-def _milliseconds_a_line(report: Report) -> float:
-    return float(1000 * seconds_at_work(report) / max(1, report["lines"]))
-
-
-def _row(title: str, pair: Sequence[float], form: str) -> List[str]:
+def _row(title: str, pair: Sequence[float], form: str = "{:.2f}") -> List[str]:
     return [title, *(form.format(value) for value in pair), _ratio(*pair)]
 
 

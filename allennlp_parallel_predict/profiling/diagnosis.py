@@ -1,14 +1,13 @@
 """
 What the figures of a report mean, in plain words.
 
-Each rule is a function of the report that returns a finding or `None`. A finding says what was
-measured, what that means, and which setting to change. A run without findings has nothing to gain
-from other settings that the figures would show.
+Each rule says when it holds, what that means, and which setting to change. A run to which none
+applies has nothing to gain from other settings that the figures would show.
 """
 
 import json
 from statistics import median
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from allennlp_parallel_predict.common.stages import (
     FORWARD,
@@ -23,228 +22,132 @@ from allennlp_parallel_predict.common.stages import (
 )
 
 Report = Dict[str, Any]
-
-
-def _typed(**settings: Any) -> str:
-    """Settings as one types them; two underscores stand for a dot."""
-    values = {key.replace("__", "."): value for key, value in settings.items()}
-    return f"--parallel-overrides '{json.dumps(values)}'"
-
-
-_BUCKET = _typed(batching__type="bucket")
+Facts = Dict[str, Any]
 
 
 class Finding(NamedTuple):
-    """What a rule found."""
+    """A rule that holds for a run."""
 
     rule: str
     text: str
     setting: str
-    """What to change; empty if there is nothing to change."""
+    """What to change."""
 
 
-Rule = Callable[[Report], Optional[Finding]]
+class Rule(NamedTuple):
+    """`text` and `setting` are filled in with the facts by which `holds` decides."""
+
+    name: str
+    holds: Callable[[Facts], bool]
+    text: str
+    setting: str
 
 
 def diagnose(report: Report) -> List[Finding]:
     """The findings of all rules, the gravest first."""
     if not report["workers"]:
         return []
-    return [finding for finding in (rule(report) for rule in RULES) if finding is not None]
+    facts = _facts(report)
+    return [
+        Finding(rule.name, rule.text.format(**facts), rule.setting.format(**facts))
+        for rule in RULES
+        if rule.holds(facts)
+    ]
 
 
-def swapping(report: Report) -> Optional[Finding]:
-    """The machine moved memory to and from the disk."""
-    moved = report["swap"]["in"] + report["swap"]["out"]
-    if moved < 64 << 20:
-        return None
-    return Finding(
+RULES = [
+    Rule(
         "swapping",
-        f"The machine swapped {moved / 2**20:,.0f} MB during the run: there is not enough memory, "
-        f"and the processes had {report['memory']['pss_bytes'] / 2**20:,.0f} MB of it.",
-        f"{_fewer_workers(report)} or a smaller --batch-size; keep executor.share_model true",
-    )
-
-
-def start_up_dominates(report: Report) -> Optional[Finding]:
-    """The input is too short to be worth a pool."""
-    start_up, predicting = report["seconds"]["start_up"], report["seconds"]["predicting"]
-    if start_up < 1.0 or start_up < predicting:
-        return None
-    return Finding(
+        lambda facts: facts["swapped"] >= 64,
+        "The machine swapped {swapped:,.0f} MB during the run: there is not enough memory, and the "
+        "processes had {memory:,.0f} MB of it.",
+        "{fewer_workers} or a smaller --batch-size; keep executor.share_model true",
+    ),
+    Rule(
         "start-up dominates",
-        f"Getting ready took {start_up:.1f} s and predicting {predicting:.1f} s: for "
-        f"{report['lines']:,} lines the number of workers makes little difference.",
+        lambda facts: facts["start_up"] >= max(1.0, facts["predicting"]),
+        "Getting ready took {start_up:.1f} s and predicting {predicting:.1f} s: for {lines:,} "
+        "lines the number of workers makes little difference.",
         "predict more in one run, or keep a pool open with ParallelPredictor",
-    )
-
-
-def oversubscribed(report: Report) -> Optional[Finding]:
-    """There are more threads than CPUs."""
-    threads = report["num_workers"] * report["threads_per_worker"]
-    if threads <= report["cpus"]:
-        return None
-    return Finding(
+    ),
+    Rule(
         "oversubscribed",
-        f"{report['num_workers']} workers with {report['threads_per_worker']} threads each are "
-        f"{threads} threads on {report['cpus']} CPUs: they take the CPUs from each other.",
-        f"--num-workers {max(1, report['cpus'] // report['threads_per_worker'])}, or "
-        + _typed(executor__threads_per_worker=max(1, report["cpus"] // report["num_workers"])),
-    )
-
-
-def starved(report: Report) -> Optional[Finding]:
-    """The workers wait because the input comes too slowly."""
-    waiting = _waiting_share(report)
-    reading = _parent_share(report, READING, WAITING_FOR_INPUT)
-    if waiting < 0.25 or reading < 0.5:
-        return None
-    return Finding(
+        lambda facts: facts["all_threads"] > facts["cpus"],
+        "{num_workers} workers with {threads_per_worker} threads each are {all_threads} threads on "
+        "{cpus} CPUs: they take the CPUs from each other.",
+        "--num-workers {enough_workers}, or {enough_threads}",
+    ),
+    Rule(
         "starved by the reader",
-        f"The workers waited for work {waiting:.0%} of the time, while the parent was reading the "
-        f"input or waiting for it {reading:.0%} of the time: input comes too slowly.",
+        lambda facts: facts["waiting"] >= 0.25 and facts["reading"] >= 0.5,
+        "The workers waited for work {waiting:.0%} of the time, while the parent was reading the "
+        "input or waiting for it {reading:.0%} of the time: input comes too slowly.",
         "a faster source (a local, uncompressed file; without --use-dataset-reader if the "
-        f"predictor can do without), or {_fewer_workers(report)}",
-    )
-
-
-def transfer_dominates(report: Report) -> Optional[Finding]:
-    """Moving results costs more than making them is worth."""
-    in_workers = _worker_share(report, SENDING, RECEIVING)
-    in_parent = _parent_share(report, SENDING, RECEIVING, ORDERING, WRITING)
-    if in_workers < 0.2 and (in_parent < 0.6 or _waiting_share(report) < 0.25):
-        return None
-    per_line = report["bytes"]["from_workers"] / max(1, report["lines"])
-    return Finding(
+        "predictor can do without), or {fewer_workers}",
+    ),
+    Rule(
         "result transfer dominates",
-        f"The workers spent {in_workers:.0%} of their time on sending and receiving, the parent "
-        f"{in_parent:.0%} on taking and writing results; a line's result has {per_line:,.0f} "
+        lambda facts: facts["sending"] >= 0.2
+        or (facts["taking"] >= 0.6 and facts["waiting"] >= 0.25),
+        "The workers spent {sending:.0%} of their time on sending and receiving, the parent "
+        "{taking:.0%} on taking and writing results; a line's result has {bytes_per_line:,.0f} "
         "bytes.",
         "a predictor whose dump_line leaves out what is not needed; a faster disk for "
-        f"--output-file; {_fewer_workers(report)}",
-    )
-
-
-def padding_wasted(report: Report) -> Optional[Finding]:
-    """Much of what the model computes is padding."""
-    share, is_bucket = report["padding"]["share"], report["batching"]["type"] == "bucket"
-    forward = _worker_share(report, FORWARD)
-    if report["padding"]["skipped"] or share < 0.25 or forward < 0.25:
-        return None
-    window = 4 * report["batching"].get("window", 2048)
-    return Finding(
+        "--output-file; {fewer_workers}",
+    ),
+    Rule(
         "padding",
-        f"{share:.0%} of the tokens in the batches were padding, and the model took "
-        f"{forward:.0%} of the workers' time.",
-        (
-            f"{_typed(batching__window=window)}, to choose from more inputs"
-            if is_bucket
-            else f"{_BUCKET}, which groups inputs of like length (the last digits of floats can "
-            "change)"
-        ),
-    )
-
-
-def stragglers(report: Report) -> Optional[Finding]:
-    """A few long batches kept everybody waiting at the end."""
-    workers, predicting = report["num_workers"], report["seconds"]["predicting"]
-    idle = report["idle_at_the_end"] / max(1e-9, workers * predicting)
-    longest, typical = report["batch_seconds"]["max"], report["batch_seconds"]["p50"]
-    if workers < 2 or idle < 0.15 or longest < 3 * typical:
-        return None
-    slowest = report["slowest_batches"][0]
-    return Finding(
+        lambda facts: facts["padding"] >= 0.25 and facts["forward"] >= 0.25,
+        "{padding:.0%} of the tokens in the batches were padding, and the model took {forward:.0%} "
+        "of the workers' time.",
+        "{less_padding}",
+    ),
+    Rule(
         "stragglers",
-        f"{idle:.0%} of the workers' time was lost waiting for the last batches. The longest took "
-        f"{longest:.2f} s ({slowest['lines']}), a typical one {typical:.2f} s.",
-        f"--batch-size {max(1, report['batching'].get('batch_size', 2) // 2)}"
-        + (
-            ""
-            if report["batching"]["type"] == "bucket"
-            else f", or {_BUCKET}, which begins with the longest"
-        ),
-    )
-
-
-def slow_worker(report: Report) -> Optional[Finding]:
-    """One worker is slower than the others with the same kind of work."""
-    workers = [worker for worker in report["workers"] if worker["batches"] >= 5]
-    if len(workers) < 2:
-        return None
-    slowest = max(workers, key=lambda worker: worker["median_batch_seconds"])
-    others = median(w["median_batch_seconds"] for w in workers if w is not slowest)
-    if slowest["median_batch_seconds"] < 1.5 * others:
-        return None
-    return Finding(
+        lambda facts: facts["num_workers"] > 1
+        and facts["idle_at_the_end"] >= 0.15
+        and facts["longest"] >= 3 * facts["typical"],
+        "{idle_at_the_end:.0%} of the workers' time was lost waiting for the last batches. The "
+        "longest took {longest:.2f} s ({longest_lines}), a typical one {typical:.2f} s.",
+        "--batch-size {smaller_batches}{or_bucket}",
+    ),
+    Rule(
         "one slow worker",
-        f"{slowest['name']} (process {slowest['pid']}) took "
-        f"{slowest['median_batch_seconds']:.3f} s for its typical batch, the others "
-        f"{others:.3f} s: something else uses its CPU or GPU.",
-        f"see what else runs there; {_typed(executor__pin_cpus=False)} lets the system move "
-        "workers to free CPUs",
-    )
-
-
-def slow_kernels(report: Report) -> Optional[Finding]:
-    """The CPU could multiply matrices faster than MKL lets it."""
-    forward = _worker_share(report, FORWARD)
-    if not report["slow_mkl"] or forward < 0.5 or report["seconds"]["predicting"] < 1.0:
-        return None
-    return Finding(
-        "slow kernels",
-        f"The model took {forward:.0%} of the workers' time, and torch's MKL does not use AVX2 on "
-        "this CPU, as it is AMD's.",
-        f"{_typed(exact=False)}, or MKL_DEBUG_CPU_TYPE=5 in the environment, for allennlp predict "
-        "too: matrix products are then up to 2.5 times as fast (the last digits of floats can "
-        "change)",
-    )
-
-
-def cpus_taken(report: Report) -> Optional[Finding]:
-    """The workers could have computed, but something else had the CPUs."""
-    threads = report["num_workers"] * report["threads_per_worker"]
-    share = _without_cpu_share(report)
-    if threads > report["cpus"] or share < 0.25 or report["seconds"]["predicting"] < 1.0:
-        return None
-    return Finding(
+        lambda facts: facts["slow_worker"] >= 1.5 * facts["other_workers"] > 0,
+        "{slow_name} (process {slow_pid}) took {slow_worker:.3f} s for its typical batch, the "
+        "others {other_workers:.3f} s: something else uses its CPU or GPU.",
+        "see what else runs there; {no_pinning} lets the system move workers to free CPUs",
+    ),
+    Rule(
         "other processes take the CPUs",
-        f"The workers could have run, but had to wait for a CPU, {share:.0%} of the time in which "
-        f"they had batches; they got {_cpu_share(report):.0%} of a CPU each. All figures here are "
-        "those of a busy machine.",
-        f"see what else runs there (top), or {_fewer_workers(report)}",
-    )
-
-
-def compute_bound(report: Report) -> Optional[Finding]:
-    """All CPUs are busy predicting: that is as good as it gets with these settings."""
-    threads = report["num_workers"] * report["threads_per_worker"]
-    if threads != report["cpus"] or report["utilisation"] < 0.9:
-        return None
-    if _worker_share(report, FORWARD) < 0.5 or report["seconds"]["predicting"] < 1.0:
-        return None
-    if _cpu_share(report) < 0.75 * report["threads_per_worker"]:
-        return None
-    return Finding(
+        lambda facts: facts["all_threads"] <= facts["cpus"]
+        and facts["without_cpu"] >= 0.25
+        and facts["predicting"] >= 1.0,
+        "The workers could have run, but had to wait for a CPU, {without_cpu:.0%} of the time in "
+        "which they had batches; they got {with_cpu:.0%} of a CPU each. All figures here are those "
+        "of a busy machine.",
+        "see what else runs there (top), or {fewer_workers}",
+    ),
+    Rule(
+        "slow kernels",
+        lambda facts: facts["slow_mkl"] and facts["forward"] >= 0.5 and facts["predicting"] >= 1.0,
+        "The model took {forward:.0%} of the workers' time, and torch's MKL does not use AVX2 on "
+        "this CPU, as it is AMD's.",
+        "{inexact}, or MKL_DEBUG_CPU_TYPE=5 in the environment, for allennlp predict too: matrix "
+        "products are then up to 2.5 times as fast (the last digits of floats can change)",
+    ),
+    Rule(
         "compute-bound",
-        f"All {report['cpus']} CPUs were busy with the model {report['utilisation']:.0%} of the "
-        "time: more workers would not help.",
+        lambda facts: facts["all_threads"] == facts["cpus"]
+        and facts["utilisation"] >= 0.9
+        and facts["forward"] >= 0.5
+        and facts["predicting"] >= 1.0
+        and facts["with_cpu"] >= 0.75 * facts["threads_per_worker"],
+        "All {cpus} CPUs were busy with the model {utilisation:.0%} of the time: more workers "
+        "would not help.",
         "more CPUs, or a GPU (--cuda-device 0); another --batch-size, if allennlp parallel-tune "
         "says so",
-    )
-
-
-RULES: List[Rule] = [
-    swapping,
-    start_up_dominates,
-    oversubscribed,
-    starved,
-    transfer_dominates,
-    padding_wasted,
-    stragglers,
-    slow_worker,
-    cpus_taken,
-    slow_kernels,
-    compute_bound,
+    ),
 ]
 
 
@@ -253,36 +156,91 @@ def seconds_at_work(report: Report) -> float:
     return float(report["utilisation"] * report["num_workers"] * report["seconds"]["predicting"])
 
 
-def _fewer_workers(report: Report) -> str:
-    return f"--num-workers {max(1, report['num_workers'] // 2)}"
-
-
-def _cpu_share(report: Report) -> float:
-    """The CPUs that each worker used, of the time that it was at work or starting."""
-    seconds = seconds_at_work(report) + report["stages"].get(STARTING, 0.0)
-    return float(sum(worker["cpu_seconds"] for worker in report["workers"]) / max(1e-9, seconds))
-
-
-def _without_cpu_share(report: Report) -> float:
-    """Of the time that the workers were at work, for each of their threads."""
-    seconds = seconds_at_work(report) * max(1, report["threads_per_worker"])
-    return float(
-        sum(worker["cpu_wait_seconds"] for worker in report["workers"]) / max(1e-9, seconds)
+def _facts(report: Report) -> Facts:
+    workers, threads, cpus = (report[k] for k in ("num_workers", "threads_per_worker", "cpus"))
+    predicting = report["seconds"]["predicting"]
+    at_work, available = seconds_at_work(report), workers * predicting
+    batches, starting = report["batch_seconds"], report["stages"].get(STARTING, 0.0)
+    cpu, without_cpu = (
+        sum(worker[key] for worker in report["workers"])
+        for key in ("cpu_seconds", "cpu_wait_seconds")
     )
 
+    def in_workers(*stages: str) -> float:
+        return _share(sum(report["stages"].get(stage, 0.0) for stage in stages), at_work)
 
-def _waiting_share(report: Report) -> float:
-    """Of the workers' time while there was work for them."""
-    waiting = report["stages"].get(WAITING, 0.0) - report["idle_at_the_end"]
-    return float(waiting / max(1e-9, report["num_workers"] * report["seconds"]["predicting"]))
+    def in_parent(*stages: str) -> float:
+        of_parent = report["parent"]["stages"]
+        return _share(sum(of_parent.get(stage, 0.0) for stage in stages), predicting)
+
+    return {
+        **report,
+        **report["seconds"],
+        **_slowest(report["workers"]),
+        **_remedies(report),
+        "all_threads": workers * threads,
+        "swapped": sum(report["swap"].values()) / 2**20,
+        "memory": report["memory"]["pss_bytes"] / 2**20,
+        "bytes_per_line": report["bytes"]["from_workers"] / max(1, report["lines"]),
+        # Of the workers' time while there was work for them.
+        "waiting": _share(
+            report["stages"].get(WAITING, 0.0) - report["idle_at_the_end"], available
+        ),
+        "idle_at_the_end": _share(report["idle_at_the_end"], available),
+        # Of the time that the workers were at work.
+        "forward": in_workers(FORWARD),
+        "sending": in_workers(SENDING, RECEIVING),
+        "without_cpu": _share(without_cpu, at_work * max(1, threads)),
+        "with_cpu": _share(cpu, at_work + starting),
+        "reading": in_parent(READING, WAITING_FOR_INPUT),
+        "taking": in_parent(SENDING, RECEIVING, ORDERING, WRITING),
+        "padding": 0.0 if report["padding"]["skipped"] else report["padding"]["share"],
+        "longest": batches["max"],
+        "typical": batches["p50"],
+        "longest_lines": report["slowest_batches"][0]["lines"],
+    }
 
 
-def _worker_share(report: Report, *stages: str) -> float:
-    """Of the time that the workers were at work."""
-    seconds = sum(report["stages"].get(stage, 0.0) for stage in stages)
-    return float(seconds / max(1e-9, seconds_at_work(report)))
+def _share(part: float, whole: float) -> float:
+    return float(part / max(1e-9, whole))
 
 
-def _parent_share(report: Report, *stages: str) -> float:
-    seconds = sum(report["parent"]["stages"].get(stage, 0.0) for stage in stages)
-    return float(seconds / max(1e-9, report["seconds"]["predicting"]))
+def _slowest(workers: List[Dict[str, Any]]) -> Facts:
+    """The worker whose typical batch takes longest, beside the others."""
+    workers = [worker for worker in workers if worker["batches"] >= 5]
+    if len(workers) < 2:
+        return {"slow_worker": 0.0, "other_workers": 0.0}
+    slowest = max(workers, key=lambda worker: worker["median_batch_seconds"])
+    return {
+        "slow_name": slowest["name"],
+        "slow_pid": slowest["pid"],
+        "slow_worker": slowest["median_batch_seconds"],
+        "other_workers": median(w["median_batch_seconds"] for w in workers if w is not slowest),
+    }
+
+
+def _remedies(report: Report) -> Dict[str, str]:
+    """Settings as one types them."""
+    workers, threads, cpus = (report[k] for k in ("num_workers", "threads_per_worker", "cpus"))
+    batching, bucket = report["batching"], _typed("batching.type", "bucket")
+    is_bucket = batching["type"] == "bucket"
+    window = _typed("batching.window", 4 * batching.get("window", 2048))
+    return {
+        "fewer_workers": f"--num-workers {max(1, workers // 2)}",
+        "enough_workers": str(max(1, cpus // max(1, threads))),
+        "enough_threads": _typed("executor.threads_per_worker", max(1, cpus // workers)),
+        "no_pinning": _typed("executor.pin_cpus", False),
+        "inexact": _typed("exact", False),
+        "smaller_batches": str(max(1, batching.get("batch_size", 2) // 2)),
+        "or_bucket": "" if is_bucket else f", or {bucket}, which begins with the longest",
+        "less_padding": (
+            f"{window}, to choose from more inputs"
+            if is_bucket
+            else f"{bucket}, which groups inputs of like length (the last digits of floats can "
+            "change)"
+        ),
+    }
+
+
+def _typed(key: str, value: Any) -> str:
+    return f"--parallel-overrides '{json.dumps({key: value})}'"

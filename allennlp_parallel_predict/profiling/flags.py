@@ -2,12 +2,10 @@
 
 import argparse
 import json
-import os
 import sys
 from contextlib import contextmanager
 from typing import Any, Iterator, Optional
 
-from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.recorder import recording
 from allennlp_parallel_predict.profiling.recorder import RunProfile
 from allennlp_parallel_predict.profiling.render import render
@@ -33,12 +31,8 @@ def add_profile_flags(parser: argparse._ActionsContainer) -> None:
         metavar="FILE.json",
         help="write a timeline for ui.perfetto.dev or chrome://tracing",
     )
-    parser.add_argument(
-        "--profile-plot",
-        type=str,
-        metavar="FILE",
-        help="draw a timeline, as .png, .svg or .html",
-    )
+    plot_help = "draw a timeline, as .png, .svg or .html"
+    parser.add_argument("--profile-plot", metavar="FILE", help=plot_help)
 
 
 def _json_file(text: str) -> str:
@@ -60,14 +54,12 @@ def profiled(args: argparse.Namespace, settings: Settings) -> Iterator[None]:
     # Raises
 
     `SettingsError`
-        If what is asked for cannot be written, which is better known before the run.
+        If no picture can be drawn, which is better known before the run.
     """
     with_timeline = bool(args.profile_trace or args.profile_plot)
     if args.profile is None and not with_timeline:
         yield
         return
-    for path in (args.profile, args.profile_trace, args.profile_plot):
-        _check_folder(path)
     if args.profile_plot:
         from allennlp_parallel_predict.profiling.plot import check_plot
 
@@ -80,12 +72,6 @@ def profiled(args: argparse.Namespace, settings: Settings) -> Iterator[None]:
         profile.finish()
         if profile.predicting_since is not None:
             _write(args, settings, profile)
-
-
-def _check_folder(path: Optional[str]) -> None:
-    folder = os.path.dirname(path or "")
-    if folder and not os.path.isdir(folder):
-        raise SettingsError(f"cannot write {path}: there is no folder {folder}")
 
 
 def _write(args: argparse.Namespace, settings: Settings, profile: RunProfile) -> None:

@@ -5,43 +5,21 @@ are the legend too.
 
 import html
 import io
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Iterable, List, Sequence
 
-from allennlp_parallel_predict.common import stages
 from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.stages import (
+    PARENT_STAGES,
+    WAITING,
+    WAITING_FOR_WORKERS,
+    WORKER_STAGES,
+)
 from allennlp_parallel_predict.common.stopwatch import coarsen
 from allennlp_parallel_predict.profiling.recorder import RunProfile, Timeline
-from allennlp_parallel_predict.profiling.render import render, title
+from allennlp_parallel_predict.profiling.render import render, run_of
 from allennlp_parallel_predict.profiling.report import Report
 
 _FORMATS = (".png", ".svg", ".html")
-_COLOURS = {
-    stages.FORWARD: "#3a6fb0",
-    stages.LOAD_LINE: "#7fc4d6",
-    stages.TO_INSTANCE: "#2f9c95",
-    stages.INDEXING: "#86b84f",
-    stages.TO_DEVICE: "#c3c94a",
-    stages.READABLE: "#f2b134",
-    stages.SPLITTING: "#f7d58b",
-    stages.SANITIZE: "#e07f3e",
-    stages.PREDICTOR: "#8a5a3b",
-    stages.DUMP_LINE: "#c0392b",
-    stages.SENDING: "#8e5bb0",
-    stages.RECEIVING: "#c9a6dd",
-    stages.STARTING: "#b8ab98",
-    stages.WAITING: "#e4e4e4",
-    stages.OTHER: "#5c5c5c",
-    stages.IMPORTS: "#cdbb98",
-    stages.EXTRACTING: "#a98f63",
-    stages.LOADING: "#86703f",
-    stages.STARTING_WORKERS: "#b8ab98",
-    stages.READING: "#7fc4d6",
-    stages.WAITING_FOR_INPUT: "#f3c9c4",
-    stages.WAITING_FOR_WORKERS: "#e4e4e4",
-    stages.ORDERING: "#86b84f",
-    stages.WRITING: "#c0392b",
-    stages.ENDING: "#b8ab98",
-}
 _COLUMNS = 1200
 """Moments that a row shows: of what is shorter, the longest stage in each of them."""
 _PAGE = """<!DOCTYPE html>
@@ -92,7 +70,8 @@ def _draw(profile: RunProfile, report: Report) -> Any:
     # In inches: the timeline, and the bars of the stages.
     heights = [1.0 + 0.25 * (1 + len(workers)), 0.6 + 0.2 * max(map(len, shares))]
     figure = Figure(figsize=(12, sum(heights) + 0.8), constrained_layout=True)
-    figure.suptitle(title(report), fontsize=11)
+    rate = f"{report['lines']:,} lines at {report['lines_per_second']:,.1f} lines/s"
+    figure.suptitle(f"{rate}: {run_of(report)}", fontsize=11)
     grid = figure.add_gridspec(2, 2, height_ratios=heights)
     timeline = figure.add_subplot(grid[0, :])
     _draw_timeline(timeline, [profile.parent, *workers], profile.predicted()[0])
@@ -101,12 +80,20 @@ def _draw(profile: RunProfile, report: Report) -> Any:
     timeline.set_yticklabels(["parent", *labels], fontsize=8)
     left = figure.add_subplot(grid[1, 0])
     right = figure.add_subplot(grid[1, 1], sharex=left)  # one scale, so that bars can be compared
-    for axis, share, name in (
-        (left, shares[0], "workers, all together"),
-        (right, shares[1], "parent"),
-    ):
-        _draw_shares(axis, share, name)
+    _draw_shares(left, shares[0], "workers, all together")
+    _draw_shares(right, shares[1], "parent")
     return figure
+
+
+def _colours(stages: Iterable[str]) -> List[Any]:
+    """Of a process's stages: the parent's and the workers' do not meet in one list."""
+    from matplotlib import colormaps
+
+    known: Dict[str, Any] = {}
+    for order in (PARENT_STAGES, WORKER_STAGES):
+        known.update(zip(order, colormaps["tab20"].colors))
+    known.update(dict.fromkeys([WAITING, WAITING_FOR_WORKERS], "#e4e4e4"))
+    return [known[stage] for stage in stages]
 
 
 def _draw_timeline(axis: Any, tracks: Sequence[Timeline], predicting_since: float) -> None:
@@ -114,14 +101,13 @@ def _draw_timeline(axis: Any, tracks: Sequence[Timeline], predicting_since: floa
     for row, track in enumerate(tracks):
         spans = coarsen(track.spans, (end - start) / _COLUMNS)
         bars = [(item.start - start, item.end - item.start) for item in spans]
-        colours = [_COLOURS[item.stage] for item in spans]
+        colours = _colours(item.stage for item in spans)
         axis.broken_barh(bars, (row - 0.4, 0.8), facecolors=colours, linewidth=0)
     axis.axvline(predicting_since - start, color="black", linewidth=0.8)
     axis.set_xlim(0, max(1e-3, end - start))
     axis.set_ylim(len(tracks) - 0.5, -0.5)
-    axis.set_xlabel(
-        "time since the start of the command, s (line: the workers are ready)", fontsize=8
-    )
+    label = "time since the start of the command, s (line: the workers are ready)"
+    axis.set_xlabel(label, fontsize=8)
     axis.tick_params(labelsize=8)
 
 
@@ -133,7 +119,7 @@ def _shares(of: Dict[str, float]) -> Dict[str, float]:
 
 def _draw_shares(axis: Any, shares: Dict[str, float], name: str) -> None:
     rows = range(len(shares))
-    axis.barh(rows, list(shares.values()), color=[_COLOURS[stage] for stage in shares])
+    axis.barh(rows, list(shares.values()), color=_colours(shares))
     for row, share in zip(rows, shares.values()):
         axis.text(share, row, f" {share:.1f}", fontsize=8, va="center")
     axis.set_yticks(rows)

@@ -15,8 +15,7 @@ def render(report: Report) -> str:
     parts = [
         f"Profile: {report['lines']:,} lines in {seconds['wall']:.1f} s "
         f"({seconds['start_up']:.1f} s to get ready, {seconds['predicting']:.1f} s to predict "
-        f"them: {report['lines_per_second']:,.1f} lines/s)\n  {report['executor']}, "
-        f"batches of {report['batching'].get('batch_size', '?')}, {report['batching']['type']}",
+        f"them: {report['lines_per_second']:,.1f} lines/s)\n  {run_of(report)}",
         _stages("workers, all together", report["stages"]),
         _stages("parent", report["parent"]["stages"]),
         _workers(report),
@@ -27,13 +26,11 @@ def render(report: Report) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def title(report: Report) -> str:
-    """What was run, in a line."""
-    size = report["batching"].get("batch_size", "?")
-    return (
-        f"{report['lines']:,} lines at {report['lines_per_second']:,.1f} lines/s: "
-        f"{report['executor']}, batches of {size}, {report['batching']['type']}"
-    )
+def run_of(report: Report) -> str:
+    """How it was run, in a line."""
+    batching = report["batching"]
+    size = batching.get("batch_size", "?")
+    return f"{report['executor']}, batches of {size}, {batching['type']}"
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
@@ -65,16 +62,13 @@ def _workers(report: Report) -> str:
         rate = f"{worker['lines_per_second']:,.1f}"
         busy = f"{worker['utilisation']:.0%}"
         rows.append([worker["name"], busy, f"{worker['lines']:,}", rate, *_resources(worker)])
-    left_out = len(report["workers"]) - _MAX_ROWS
-    if left_out > 0:
-        rows.append([f"{left_out} more", *[""] * 6])
+    if len(report["workers"]) > _MAX_ROWS:
+        rows.append([f"{len(report['workers']) - _MAX_ROWS} more", *[""] * 6])
     if not report["in_process"]:
         rows.append(["parent", "", "", "", *_resources(report["parent"])])
-    total = report["memory"]
-    all_of_them = [f"{report['cpu_seconds']:.1f}", megabytes(total["pss_bytes"])]
-    rows.append(["all", f"{report['utilisation']:.0%}", "", "", *all_of_them])
-    rows[-1].append(f"{total['shared']:.0%}")
-    return table(rows)
+    cpu, memory = f"{report['cpu_seconds']:.1f}", report["memory"]
+    total = [cpu, megabytes(memory["pss_bytes"]), f"{memory['shared']:.0%}"]
+    return table([*rows, ["all", f"{report['utilisation']:.0%}", "", "", *total]])
 
 
 def _resources(process: Dict[str, Any]) -> List[str]:

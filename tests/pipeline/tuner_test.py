@@ -172,8 +172,8 @@ class TestCommand:
         "output, message",
         [
             ("no/pool.jsonnet", "there is no folder no"),
-            (".", ". is a folder"),
-            ("in.jsonl", "would overwrite what is read"),
+            (".", "cannot write .: it is a folder"),
+            ("in.jsonl", "--output in.jsonl is the same file as the input"),
         ],
     )
     def test_an_output_that_cannot_be_is_said_at_once(
@@ -182,7 +182,7 @@ class TestCommand:
         (tmp_path / "in.jsonl").write_text('{"source": "the dog"}\n')
         command = ["parallel-tune", "no.tar.gz", "in.jsonl", "--output", output]
         ran = parallel_predict.run(command, cwd=str(tmp_path))
-        assert ran.status and message in ran.message
+        assert ran.status and message in ran.explanation
         assert (tmp_path / "in.jsonl").read_text() == '{"source": "the dog"}\n'
 
     def test_nothing_to_predict(self, archive, parallel_predict, tmp_path):

@@ -200,10 +200,10 @@ def test_every_rule_names_what_to_change_and_is_tested():
     with open(__file__) as file:
         tests = file.read()
     for rule in diagnosis.RULES:
-        assert rule.__doc__
+        assert rule.text and rule.setting
     names = ["swapping", "start-up dominates", "oversubscribed", "starved by the reader"]
     names += ["result transfer dominates", "padding", "stragglers", "one slow worker"]
     names += ["slow kernels", "compute-bound", "other processes take the CPUs"]
-    assert len(names) == len(diagnosis.RULES)
+    assert set(names) == {rule.name for rule in diagnosis.RULES}
     for name in names:
         assert f'"{name}"' in tests.split("def test_every_rule")[0], name

@@ -330,7 +330,7 @@ class TestCommand:
         assert wrong.status == 2 and "'a.tar.gz' is no FILE.json" in wrong.stderr
         command = ["parallel-predict", "a.tar.gz", "in.jsonl"]
         wrong = parallel_predict.run([*command, "--profile", str(tmp_path / "no" / "p.json")])
-        assert wrong.status and "there is no folder" in wrong.message
+        assert wrong.status and "there is no folder" in wrong.explanation
         wrong = parallel_predict.run([*command, "--profile-plot", "p.gif"])
         assert wrong.status and "not p.gif" in wrong.message
 

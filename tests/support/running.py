@@ -35,6 +35,7 @@ class Outcome:
     status: int = 0
     error: str = ""
     message: str = ""
+    explanation: str = ""  # what the command prints in place of the traceback
     traceback: str = ""
     stdout: bytes = b""
     stderr: str = ""
@@ -152,6 +153,7 @@ def call(
             outcome.status = 1
             outcome.error = f"{type(error).__module__}.{type(error).__qualname__}"
             outcome.message, outcome.traceback = str(error), traceback.format_exc()
+            outcome.explanation = getattr(error, "explanation", "")
         finally:
             os.chdir(saved_cwd)
             sys.argv = saved_argv
