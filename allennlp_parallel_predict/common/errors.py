@@ -146,6 +146,14 @@ def user_error_context(what: str, *types: Type[BaseException]) -> Iterator[None]
         raise
 
 
+def shortened(text: str, limit: int) -> str:
+    """Text of at most about `limit` characters: what is too long keeps its two ends."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"
+
+
 def shown(text: str, limit: int = 200) -> str:
     """Text of unknown origin for a terminal: shortened, and without control characters."""
     if len(text) > limit:

@@ -47,44 +47,25 @@ def has_slow_mkl() -> bool:
 
 
 @contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    """Sets an environment variable for a while, unless the user has."""
-    is_users = name in os.environ
-    os.environ.setdefault(name, value)
-    try:
-        yield
-    finally:
-        if not is_users:
-            os.environ.pop(name, None)
-
-
-@contextmanager
 def ready_to_fork() -> Iterator[None]:
     """
     Around loading an archive in a process that will be forked: no library starts threads, which
     would not survive it. Torch has one, and a tokenizer, which would also complain on stdout in
     every child (tokenizers#187), none. What was set before is set again afterwards.
     """
-    threads = torch.get_num_threads()
+    threads, is_users = torch.get_num_threads(), _TOKENIZERS in os.environ
     torch.set_num_threads(1)
+    os.environ.setdefault(_TOKENIZERS, "false")
     try:
-        with _variable(_TOKENIZERS, "false"):
-            yield
+        yield
     finally:
         torch.set_num_threads(threads)
+        if not is_users:
+            os.environ.pop(_TOKENIZERS, None)
 
 
 def tune_process(threads: int, cpus: Optional[List[int]] = None) -> None:
-    """
-    Sets up a worker process.
-
-    # Parameters
-
-    threads : `int`
-        The number of threads that torch may use in one operation.
-    cpus : `List[int]`, optional (default = `None`)
-        The CPUs that the process is to stay on, if it is to stay.
-    """
+    """Sets up a worker process: the threads of an operation, and the CPUs that it is to stay on."""
     torch.set_num_threads(threads)
     # A tokenizer's own threads would compete with the other workers.
     os.environ.setdefault(_TOKENIZERS, "false")

@@ -5,7 +5,7 @@ import pickle
 import traceback
 from typing import Any, List, NamedTuple, Optional, Type
 
-from allennlp_parallel_predict.common.errors import PredictionError
+from allennlp_parallel_predict.common.errors import PredictionError, shortened
 
 _MAX_MESSAGE = 100_000
 """Characters of a message or traceback: an error may quote a whole input, or a tensor."""
@@ -44,8 +44,8 @@ class RemoteError(NamedTuple):
         return cls(
             type(error).__module__,
             type(error).__qualname__,
-            _shortened(_message_of(error)),
-            _shortened(_traceback_of(error)),
+            shortened(_message_of(error), _MAX_MESSAGE),
+            shortened(_traceback_of(error), _MAX_MESSAGE),
             _pickled_if_it_survives(error),
             _pickled((error.args, error.__dict__)),
         )
@@ -96,13 +96,6 @@ def _traceback_of(error: BaseException) -> str:
     except BaseException:
         frames = "".join(traceback.format_tb(error.__traceback__))
         return f"{frames}{type(error).__qualname__}: {_message_of(error)}\n"
-
-
-def _shortened(text: str) -> str:
-    if len(text) <= _MAX_MESSAGE:
-        return text
-    half = _MAX_MESSAGE // 2
-    return f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"
 
 
 def _pickled(value: Any) -> Optional[bytes]:

@@ -140,22 +140,19 @@ def _extend(spans: List[Span], stage: str, start: float, end: float) -> None:
 def coarsen(spans: List[Span], resolution: float) -> List[Span]:
     """Fewer spans: of those shorter than `resolution` seconds, neighbours become one, which is
     named after the longest stage in it."""
-    coarse: List[Span] = []
-    group: List[Span] = []
+    groups: List[List[Span]] = []
     for item in spans:
-        if group and item.end - group[0].start > resolution:
-            coarse.append(_merge(group))
-            group = []
-        group.append(item)
-    if group:
-        coarse.append(_merge(group))
-    return coarse
+        if groups and item.end - groups[-1][0].start <= resolution:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    return [_merge(group) for group in groups]
 
 
 def _merge(group: List[Span]) -> Span:
     seconds: Dict[str, float] = {}
-    for stage, start, end, _ in group:
-        seconds[stage] = seconds.get(stage, 0.0) + end - start
+    for item in group:
+        seconds[item.stage] = seconds.get(item.stage, 0.0) + item.end - item.start
     stage = max(seconds, key=lambda name: seconds[name])
-    lines = next((item.lines for item in group if item.stage == stage), "")
+    lines = next(item.lines for item in group if item.stage == stage)
     return Span(stage, group[0].start, group[-1].end, lines)

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
 
-from allennlp_parallel_predict.common.errors import OutputClosed, shown
+from allennlp_parallel_predict.common.errors import OutputClosed, shortened, shown
 from allennlp_parallel_predict.common.messages import Failure, OnError
 from allennlp_parallel_predict.common.recorder import in_stage
 from allennlp_parallel_predict.common.stages import WRITING
@@ -150,7 +150,7 @@ class Sink:
 
     def _write_failure(self, run: CompletedBatch, failure: Failure) -> None:
         line_number = run.batch.line_numbers[failure.offset]
-        message = _shortened(failure.error.message)
+        message = shortened(failure.error.message, _LONGEST_MESSAGE)
         what = {"type": failure.error.type_name, "message": message}
         if self._on_error == OnError.PLACEHOLDER:
             placeholder = json.dumps({"error": {"line": line_number, **what}}) + "\n"
@@ -164,7 +164,7 @@ class Sink:
                 "line": line_number,
                 "input": run.batch.text(failure.offset),
                 **what,
-                "traceback": _shortened(failure.error.traceback),
+                "traceback": shortened(failure.error.traceback, _LONGEST_MESSAGE),
             }
             self._errors.write(json.dumps(record).encode() + b"\n")
 
@@ -209,13 +209,6 @@ def _encode(output: Any) -> bytes:
         file.write(output)
         file.flush()
         return buffer.getvalue()
-
-
-def _shortened(text: str) -> str:
-    if len(text) <= _LONGEST_MESSAGE:
-        return text
-    half = _LONGEST_MESSAGE // 2
-    return f"{text[:half]} ... ({len(text):,} characters) ... {text[-half:]}"
 
 
 def _number_of_predictions(run: CompletedBatch) -> int:

@@ -11,7 +11,7 @@ import subprocess
 from typing import List, Optional
 
 from allennlp_parallel_predict.doctor.checks import CHECKS, Finding
-from allennlp_parallel_predict.doctor.environment import Environment
+from allennlp_parallel_predict.doctor.environment import Environment, show_version
 from allennlp_parallel_predict.doctor.remedies import CONSOLE_SCRIPT, explain_import_error
 
 __all__ = ["explain_import_error", "main"]
@@ -20,16 +20,7 @@ _SHOWN = ["torch", "allennlp", "allennlp-models", "numpy", "spacy", "transformer
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """
-    # Parameters
-
-    arguments : `List[str]`, optional (default = the command line's)
-
-    # Returns
-
-    `int`
-        0 if nothing is left that makes predictions fail, else 1.
-    """
+    """Runs the command; returns 0 if nothing is left that makes predictions fail, else 1."""
     parser = argparse.ArgumentParser(
         prog=f"{CONSOLE_SCRIPT} doctor",
         description="Find what is wrong with an installation, and what to do about it.",
@@ -38,7 +29,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     fix = parser.parse_args(arguments).fix
     environment = Environment()
     versions = [(name, environment.version(name)) for name in _SHOWN]
-    shown = [f"{name} {'.'.join(map(str, version))}" for name, version in versions if version]
+    shown = [f"{name} {show_version(version)}" for name, version in versions if version]
     print(", ".join([f"Python {platform.python_version()}", *shown]))
     problems = 0
     for check in CHECKS:

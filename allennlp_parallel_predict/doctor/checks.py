@@ -1,6 +1,6 @@
 """
 One function per known trouble of an installation. Each looks at the environment, and yields what it
-finds. `CHECKS` at the end has them in the order in which to read them: causes before symptoms.
+finds. They are in the order in which to read what they find: causes before symptoms.
 """
 
 import os
@@ -10,32 +10,19 @@ from pathlib import Path
 from typing import Callable, Iterator, List, NamedTuple, Optional
 
 from allennlp_parallel_predict.doctor import executable_stack
-from allennlp_parallel_predict.doctor.environment import Environment, Version
-from allennlp_parallel_predict.doctor.remedies import (
-    CONSOLE_SCRIPT,
-    find_remedy,
-    install_allennlp,
-)
+from allennlp_parallel_predict.doctor.environment import Environment, Version, show_version
+from allennlp_parallel_predict.doctor.remedies import CONSOLE_SCRIPT, find_remedy, install_allennlp
 
 
 class Finding(NamedTuple):
-    """
-    # Parameters
-
-    text : `str`
-        What is wrong, and why.
-    remedy : `str`
-        What to do, if possible as a command.
-    fix : `Callable[[], object]`, optional (default = `None`)
-        Does it, where that can break nothing else.
-    is_problem : `bool`, optional (default = `True`)
-        Whether predictions fail because of it; else it is for some uses only.
-    """
+    """What is wrong and why, and what to do about it, if possible as a command."""
 
     text: str
     remedy: str
     fix: Optional[Callable[[], object]] = None
+    """Does it, where that can break nothing else."""
     is_problem: bool = True
+    """Whether predictions fail because of it; else it is for some uses only."""
 
 
 Findings = Iterator[Finding]
@@ -43,7 +30,7 @@ Findings = Iterator[Finding]
 
 def check_python(environment: Environment) -> Findings:
     if not (3, 8) <= environment.python <= (3, 13):
-        version = ".".join(map(str, environment.python))
+        version = show_version(environment.python)
         yield Finding(f"Python {version} is not supported", "use Python 3.8 to 3.13")
 
 
@@ -53,11 +40,8 @@ def check_torch(environment: Environment) -> Findings:
     if torch is None:
         yield Finding("torch is not installed", f"pip install {wanted}")
     elif environment.modern != (torch >= (2, 0)):
-        version = ".".join(map(str, torch))
-        yield Finding(
-            f"torch {version} is not the one for Python {'.'.join(map(str, environment.python))}",
-            f"pip install {wanted}",
-        )
+        versions = f"torch {show_version(torch)} is not the one for Python"
+        yield Finding(f"{versions} {show_version(environment.python)}", f"pip install {wanted}")
 
 
 def check_executable_stack(environment: Environment) -> Findings:
@@ -80,13 +64,13 @@ def check_numpy(environment: Environment) -> Findings:
         return
     if not environment.modern and numpy >= (1, 24):
         yield Finding(
-            f"numpy {numpy[0]}.{numpy[1]}: torch 1.12 and spaCy 3.3 crash with numpy 2, and 1.24 "
+            f"numpy {show_version(numpy)}: torch 1.12 and spaCy 3.3 crash with numpy 2, and 1.24 "
             "removed names that AllenNLP's time uses (np.bool)",
             'pip install "numpy<1.24"',
         )
     elif numpy >= (2, 0) and spacy is not None and spacy < (3, 8):
         yield Finding(
-            f"spaCy {spacy[0]}.{spacy[1]} does not go with numpy 2", 'pip install "spacy>=3.8,<3.9"'
+            f"spaCy {show_version(spacy)} does not go with numpy 2", 'pip install "spacy>=3.8,<3.9"'
         )
 
 
@@ -127,15 +111,13 @@ def check_hugging_face(environment: Environment) -> Findings:
 
 def check_allennlp(environment: Environment) -> Findings:
     if environment.version("allennlp") is None:
+        if not environment.modern:
+            yield Finding("AllenNLP is not installed", install_allennlp())
+            return
         yield Finding(
-            "AllenNLP is not installed"
-            + (": the libraries of today are not within its bounds" if environment.modern else ""),
+            "AllenNLP is not installed: the libraries of today are not within its bounds",
             install_allennlp(),
-            (
-                (lambda: environment.pip_install("--no-deps", "allennlp==2.10.1"))
-                if environment.modern
-                else None
-            ),
+            lambda: environment.pip_install("--no-deps", "allennlp==2.10.1"),
         )
     elif environment.version("allennlp-models") is None:
         yield Finding(
@@ -176,8 +158,8 @@ def check_gpu(environment: Environment) -> Findings:
     for capability in answer[0] if answer else []:
         if not has_kernels((capability[0], capability[1]), answer[1]):
             yield Finding(
-                f"torch has no kernels for a GPU of compute capability {capability[0]}."
-                f"{capability[1]}; it has {', '.join(answer[1])}",
+                f"torch has no kernels for a GPU of compute capability {show_version(capability)}; "
+                f"it has {', '.join(answer[1])}",
                 "install a build of torch for this GPU's CUDA; on Python 3.8 to 3.10 there is none "
                 "for GPUs later than 2022",
             )
@@ -262,18 +244,5 @@ def register_plugin() -> None:
 
 
 CHECKS: List[Callable[[Environment], Findings]] = [
-    check_python,
-    check_torch,
-    check_executable_stack,
-    check_numpy,
-    check_setuptools,
-    check_pydantic,
-    check_hugging_face,
-    check_allennlp,
-    check_imports,
-    check_gpu,
-    check_mkl,
-    check_spacy_model,
-    check_nltk,
-    check_plugin,
+    check for name, check in list(globals().items()) if name.startswith("check_")
 ]

@@ -15,19 +15,16 @@ TIMEOUT = 300  # seconds for one probe: the first import on a slow disk takes mi
 
 def parse_version(text: str) -> Version:
     """(2, 13) for "2.13.0+cpu": enough to compare with."""
-    numbers = []
-    for part in text.split("+")[0].split(".")[:2]:
-        digits = "".join(character for character in part if character.isdigit())
-        numbers.append(int(digits or 0))
-    return tuple(numbers)
+    parts = text.split("+")[0].split(".")[:2]
+    return tuple(int("".join(filter(str.isdigit, part)) or 0) for part in parts)
+
+
+def show_version(version: Version) -> str:
+    return ".".join(map(str, version))
 
 
 class Environment:
-    """
-    # Parameters
-
-    python : `Version`, optional (default = this interpreter's)
-    """
+    """What is installed for a version of Python, which is this interpreter's but in tests."""
 
     def __init__(self, python: Version = sys.version_info[:2]) -> None:
         self.python = python
@@ -44,12 +41,8 @@ class Environment:
 
     def probe(self, code: str) -> Tuple[bool, str]:
         """
-        Runs `code` in a process of its own, which may crash.
-
-        # Returns
-
-        succeeded, output : `Tuple[bool, str]`
-            The output is what it printed, or what it printed as an error.
+        Runs `code` in a process of its own, which may crash. Returns whether that succeeded, and
+        what it printed, or printed as an error.
         """
         if code not in self._probes:
             self._probes[code] = _run([sys.executable, "-W", "ignore", "-c", code])

@@ -101,19 +101,7 @@ def find_remedy(message: str) -> Optional[Remedy]:
 
 
 def explain_import_error(error: BaseException) -> Optional[str]:
-    """
-    What to tell a user whose installation raised `error`.
-
-    # Parameters
-
-    error : `BaseException`
-        The exception, usually raised by an import.
-
-    # Returns
-
-    `Optional[str]`
-        The cause and the remedy; `None` for an error that is not known.
-    """
+    """The cause of an error, usually of an import, and the remedy; `None` if it is not known."""
     remedy = find_remedy(f"{type(error).__name__}: {error}")
     if remedy is None:
         return None
