@@ -91,7 +91,7 @@ def _colours(stages: Iterable[str]) -> List[Any]:
 
     known: Dict[str, Any] = {}
     for order in (PARENT_STAGES, WORKER_STAGES):
-        known.update(zip(order, colormaps["tab20"].colors))
+        known.update(zip(order, map(colormaps["tab20"], range(len(order)))))
     known.update(dict.fromkeys([WAITING, WAITING_FOR_WORKERS], "#e4e4e4"))
     return [known[stage] for stage in stages]
 
