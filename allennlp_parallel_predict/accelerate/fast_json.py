@@ -31,7 +31,7 @@ def dump_faster(predictor: Predictor) -> None:
     # A plugin may have given another one to all predictors.
     is_allennlps = method is Predictor.dump_line and method.__module__ == Predictor.__module__
     if orjson is not None and is_allennlps and _numbers(_PROBES) == encode(_PROBES):
-        predictor.dump_line = _dump_line  # type: ignore[assignment]
+        predictor.dump_line = _dump_line  # type: ignore[method-assign]
 
 
 def is_default_dump_line(predictor: Predictor) -> bool:
@@ -81,11 +81,11 @@ def _numbers(value: Any) -> Optional[str]:
     return text.replace(",", ", ")
 
 
-def _exponent(match: Match) -> str:
+def _exponent(match: Match[str]) -> str:
     return f"e{int(match.group(1)):+03d}"
 
 
-def _small(match: Match) -> str:
+def _small(match: Match[str]) -> str:
     """From four zeros on, `repr` writes an exponent, and orjson only from five."""
     start = match.start()
     is_end_of_another = start > 0 and match.string[start - 1].isdigit()

@@ -66,7 +66,7 @@ def decode_live_beams_only(model: torch.nn.Module, exact: bool = True) -> None:
         start_state.update(before)
         return _search(self, start_predictions, start_state, step)
 
-    BeamSearch._search = search  # type: ignore[assignment]
+    BeamSearch._search = search  # type: ignore[method-assign]
 
 
 class _Revived(Exception):

@@ -155,7 +155,7 @@ class OperationBatcher:
         forward = layer.forward
 
         @functools.wraps(forward)
-        def together(input: Tensor) -> Tensor:
+        def together(input: Tensor) -> Any:
             line: Optional[_Lane] = getattr(self._here, "line", None)
             if line is None or not _can_be_shared(input):
                 return forward(input)

@@ -39,7 +39,7 @@ def use_packed_weights(model: Module) -> None:
     for module in model.modules():
         if module in _packed and "forward" not in vars(module):
             kind = _PackedLinear if isinstance(module, Linear) else _PackedLSTMCell
-            module.forward = kind(module, _packed[module])  # type: ignore[assignment]
+            vars(module)["forward"] = kind(module, _packed[module])
 
 
 def is_packed(module: Module) -> bool:
@@ -81,12 +81,12 @@ class _Packed:
         is_wanted = is_float and inputs.numel() > 0 and not torch.is_grad_enabled()
         return is_wanted and self._versions_now() == self._versions
 
-    def _product(self, inputs: Tensor, bias: Optional[Tensor]) -> Tensor:
+    def _product(self, inputs: Tensor, bias: Optional[Tensor]) -> Any:
         return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, bias, "none", [], "")
 
 
 class _PackedLinear(_Packed):
-    def __call__(self, input: Tensor) -> Tensor:
+    def __call__(self, input: Tensor) -> Any:
         if not self._can_compute(input):
             return self._plain(input)
         return self._product(input, self._module.bias)
@@ -99,9 +99,7 @@ class _PackedLSTMCell(_Packed):
         super().__init__(module, packed)
         self._bias = (module.bias_ih + module.bias_hh).detach() if module.bias else None
 
-    def __call__(
-        self, input: Tensor, hx: Optional[Tuple[Tensor, Tensor]] = None
-    ) -> Tuple[Tensor, Tensor]:
+    def __call__(self, input: Tensor, hx: Optional[Tuple[Tensor, Tensor]] = None) -> Any:
         if hx is None or input.dim() != 2 or not self._can_compute(input):
             return self._plain(input, hx)
         hidden, cell = hx

@@ -61,7 +61,7 @@ class ParallelPredict(Predict):
     """`allennlp predict`, flag for flag and byte for byte, in a pool of processes."""
 
     @overrides
-    def add_subparser(self, parser: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    def add_subparser(self, parser: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
         subparser = super().add_subparser(parser)
         parser._choices_actions[-1].help = _HELP
         subparser.description = (

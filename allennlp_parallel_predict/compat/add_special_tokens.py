@@ -16,14 +16,14 @@ from typing import Any, Iterator
 def _drop_add_special_tokens(tokenization_auto: ModuleType) -> Iterator[None]:
     yield
     auto_tokenizer = tokenization_auto.AutoTokenizer
-    original = auto_tokenizer.from_pretrained.__func__
+    original: Any = auto_tokenizer.from_pretrained.__func__
 
-    @functools.wraps(original)
     def from_pretrained(cls: type, *args: Any, **kwargs: Any) -> Any:
         kwargs.pop("add_special_tokens", None)
         return original(cls, *args, **kwargs)
 
-    auto_tokenizer.from_pretrained = classmethod(from_pretrained)
+    wrapper: Any = functools.update_wrapper(from_pretrained, original)
+    auto_tokenizer.from_pretrained = classmethod(wrapper)
 
 
 HOOKS = {"transformers.models.auto.tokenization_auto": _drop_add_special_tokens}

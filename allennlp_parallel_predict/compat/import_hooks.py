@@ -4,9 +4,8 @@ import functools
 import sys
 from contextlib import ExitStack
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, Callable, ContextManager, Dict, List, Optional
+from typing import Any, Callable, ContextManager, Dict, List
 
 # Entered before the code of the module runs, and left when it has run.
 Hook = Callable[[ModuleType], ContextManager[None]]
@@ -18,7 +17,7 @@ class _HookFinder(MetaPathFinder):
     def __init__(self) -> None:
         self.hooks: Dict[str, List[Hook]] = {}
 
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Optional[ModuleSpec]:
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname not in self.hooks:
             return None
         for finder in sys.meta_path:

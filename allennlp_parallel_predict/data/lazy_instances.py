@@ -53,11 +53,11 @@ class LazyInstance(Instance):
         self._made: Optional[Instance] = None
 
     @property
-    def fields(self) -> MutableMapping[str, Field]:  # type: ignore[override]
+    def fields(self) -> MutableMapping[str, "Field[Any]"]:  # type: ignore[override]
         return self._make().fields
 
     @property
-    def indexed(self) -> bool:  # type: ignore[override]
+    def indexed(self) -> bool:
         return self._make().indexed
 
     @indexed.setter
@@ -89,7 +89,7 @@ def deferring(reader: DatasetReader) -> Iterator[None]:
             return type(reader).text_to_instance(reader, *args, **kwargs)
         return LazyInstance(call, reader)
 
-    reader.text_to_instance = record  # type: ignore[assignment]
+    reader.text_to_instance = record  # type: ignore[method-assign]
     try:
         yield
     finally:

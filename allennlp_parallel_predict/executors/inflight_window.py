@@ -33,7 +33,7 @@ class InflightWindow:
         if not self.batches or self._bytes_ahead >= self._max_bytes:
             return not self.batches
         oldest = next(iter(self.batches))
-        return self._newest - oldest < max(self._max_batches, at_least)
+        return bool(self._newest - oldest < max(self._max_batches, at_least))
 
     def enter(self, batch: Batch) -> None:
         self.batches[batch.number] = batch

@@ -88,7 +88,7 @@ def _load(
     with unpacked(archive_file) as folder:
         if not os.path.exists(os.path.join(folder, CONFIG_NAME)):
             raise FileNotFoundError(f"there is no {CONFIG_NAME} in it")
-        weights = weights_file or str(get_weights_path(folder))  # type: ignore[no-untyped-call]
+        weights = weights_file or str(get_weights_path(folder))
         if not weights_file and not os.path.exists(weights):
             raise FileNotFoundError("there are no weights in it")
         check_weights(weights)

@@ -176,7 +176,7 @@ class _Unpacker(pickle.Unpickler):
 def _untyped_storage(tensor: torch.Tensor) -> Any:
     if hasattr(tensor, "untyped_storage"):
         return tensor.untyped_storage()
-    return tensor.storage()._untyped()  # type: ignore[no-untyped-call]  # before torch 2
+    return tensor.storage()._untyped()  # before torch 2
 
 
 def _tensor_at_location(*args: Any) -> torch.Tensor:

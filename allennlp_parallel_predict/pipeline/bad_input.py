@@ -73,4 +73,4 @@ def _message(error: BaseException) -> str:
 def _innermost_function(traceback: str) -> str:
     """The last function of a traceback that has a name: `<listcomp>` is part of one."""
     names = re.findall(r'^  File ".*", line \d+, in ([^<\n]\S*)$', traceback, re.MULTILINE)
-    return names[-1] if names else ""
+    return str(names[-1]) if names else ""

@@ -150,16 +150,19 @@ def transformer(folder: Path) -> str:
         import torch
         from transformers import BertConfig, BertModel, BertTokenizerFast
 
+        model_class: Any = BertModel
+        tokenizer_class: Any = BertTokenizerFast
+
         path.mkdir()
         letters = sorted(set("".join(TEXT).lower()) - {" "})
         pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##ing", "##ed"]
         vocabulary = pieces + letters + ["##" + letter for letter in letters]
-        BertTokenizerFast(write(path / "vocab.txt", vocabulary)).save_pretrained(path)
+        tokenizer_class(write(path / "vocab.txt", vocabulary)).save_pretrained(path)
         torch.manual_seed(0)
         shape = dict(
             hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16
         )
-        BertModel(BertConfig(vocab_size=len(vocabulary), **shape)).save_pretrained(path)
+        model_class(BertConfig(vocab_size=len(vocabulary), **shape)).save_pretrained(path)
     return str(path)
 
 
@@ -402,7 +405,7 @@ def next_token_lm(folder: Path) -> Config:
 
 
 def language_model(folder: Path) -> Config:
-    reader = {"type": "simple_language_modeling", "tokenizer": "whitespace"}
+    reader: Config = {"type": "simple_language_modeling", "tokenizer": "whitespace"}
     reader.update(start_tokens=["<S>"], end_tokens=["</S>"])
     model = {
         "type": "language_model",
@@ -433,29 +436,27 @@ def multitask(folder: Path) -> Config:
     )
 
 
-RECIPES: Dict[str, Callable[[Path], Config]] = {
-    recipe.__name__: recipe
-    for recipe in [
-        text_classifier,
-        transformer_classifier,
-        tagger,
-        stateful_tagger,
-        writing_tagger,
-        crf_tagger,
-        seq2seq,
-        sampling_seq2seq,
-        copynet,
-        srl,
-        coref,
-        bidaf,
-        transformer_qa,
-        biaffine_parser,
-        masked_lm,
-        next_token_lm,
-        language_model,
-        multitask,
-    ]
-}
+_RECIPES: List[Any] = [
+    text_classifier,
+    transformer_classifier,
+    tagger,
+    stateful_tagger,
+    writing_tagger,
+    crf_tagger,
+    seq2seq,
+    sampling_seq2seq,
+    copynet,
+    srl,
+    coref,
+    bidaf,
+    transformer_qa,
+    biaffine_parser,
+    masked_lm,
+    next_token_lm,
+    language_model,
+    multitask,
+]
+RECIPES: Dict[str, Callable[[Path], Config]] = {recipe.__name__: recipe for recipe in _RECIPES}
 
 
 def build(names: Iterable[str], folder: Path) -> None:

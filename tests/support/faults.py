@@ -180,10 +180,10 @@ class Command:
         return (self.folder / "stderr").read_text()
 
     def workers(self) -> List[psutil.Process]:
-        return self.process.children(recursive=True)
+        return list(self.process.children(recursive=True))
 
     def has_ended(self) -> bool:
-        return self.process.status() == psutil.STATUS_ZOMBIE
+        return bool(self.process.status() == psutil.STATUS_ZOMBIE)
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -214,14 +214,14 @@ def _be_command(arguments: Sequence[str], folder: Path, stdin: Optional[int]) ->
         sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
         sys.stderr = open(2, "w", 1, closefd=False)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        plugins.DEFAULT_PLUGINS = ()  # importing them takes longer than all the rest
+        vars(plugins)["DEFAULT_PLUGINS"] = ()  # importing them takes longer than all the rest
         try:
             allennlp(arguments)
             status = 0
         except SystemExit as exit:
             status = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
         except BaseException:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

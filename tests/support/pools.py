@@ -8,12 +8,12 @@ import signal
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Iterable, List
 
 import psutil
 
 from allennlp_parallel_predict import AsyncPredictor, ParallelPredictor
-from allennlp_parallel_predict.settings import build_settings, read_settings
+from allennlp_parallel_predict.settings import Settings, build_settings, read_settings
 from tests.support.faults import predictor_of
 from tests.support.running import workers
 
@@ -22,7 +22,9 @@ ARCHIVE = ROOT / "examples" / "g2p" / "model.tar.gz"
 WORDS = [json.loads(line) for line in open(ROOT / "examples" / "g2p" / "words.jsonl")][:40]
 
 
-def settings_of(num_workers=2, batching: Any = "in_order", on_error="raise", **executor):
+def settings_of(
+    num_workers: int = 2, batching: Any = "in_order", on_error: str = "raise", **executor: Any
+) -> Settings:
     if executor.get("type") != "in_process":
         executor["num_workers"] = num_workers
     values = {"executor": executor, "batching": batching, "on_error": on_error}
@@ -37,7 +39,7 @@ def faulty(
     )
 
 
-def numbers(outputs):
+def numbers(outputs: Iterable[Any]) -> List[Any]:
     return [output["n"] for output in outputs]
 
 
@@ -72,12 +74,18 @@ def in_fork(function: Callable[[], None], timeout: float = 60.0) -> None:
     raise TimeoutError("it hangs")
 
 
-def faulty_async(num_workers=2, model={}, on_error="raise", max_retries=1, **options):
+def faulty_async(
+    num_workers: int = 2,
+    model: Dict[str, Any] = {},
+    on_error: str = "raise",
+    max_retries: int = 1,
+    **options: Any,
+) -> AsyncPredictor:
     settings = settings_of(num_workers, on_error=on_error, max_retries=max_retries)
     return AsyncPredictor(lambda: predictor_of(**model), settings, **options)
 
 
-async def ticks(count: int):
+async def ticks(count: int) -> List[float]:
     """
     The CPU seconds that the event loop's thread spends between ticks, sorted. Unlike the time by
     the clock, they are the same on a machine that others use.

@@ -104,7 +104,8 @@ def search_packages_once() -> None:
     """Spares every command a search of AllenNLP's folders, which takes longer than it all."""
     from allennlp.common import plugins
 
-    search, searched = plugins.import_module_and_submodules, set()
+    search: Any = plugins.import_module_and_submodules
+    searched = set()
 
     def search_once(package: str, *args: Any, **kwargs: Any) -> None:
         if package not in searched:
@@ -112,7 +113,7 @@ def search_packages_once() -> None:
         if package in ("allennlp", *plugins.DEFAULT_PLUGINS):
             searched.add(package)
 
-    plugins.import_module_and_submodules = search_once
+    vars(plugins)["import_module_and_submodules"] = search_once
 
 
 def allennlp(arguments: Sequence[str]) -> None:
@@ -170,7 +171,7 @@ class Runner:
     """A process that runs commands. It is started when first needed, and again if one hung."""
 
     def __init__(self) -> None:
-        self._process: Optional[subprocess.Popen] = None
+        self._process: Optional["subprocess.Popen[bytes]"] = None
         self._connection: Optional[Connection] = None
 
     def run(self, arguments: Sequence[str], timeout: float = 100.0, **more: Any) -> Outcome:
@@ -189,7 +190,8 @@ class Runner:
             self.close()
             raise TimeoutError(f"{arguments} took more than {timeout} seconds")
         try:
-            return self._connection.recv()
+            outcome: Outcome = self._connection.recv()
+            return outcome
         except EOFError:
             self.close()
             raise RuntimeError(f"the process died of {arguments}")

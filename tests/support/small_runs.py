@@ -235,10 +235,10 @@ class QuickOS:
 def patched(system: Any) -> Iterator[None]:
     """Puts an `os` into the modules that write, and a buffer that is full again and again."""
     before = files._BUFFER
-    files.os = checkpoint.os = system  # type: ignore[assignment]
+    vars(files)["os"] = vars(checkpoint)["os"] = system
     files._BUFFER = 48
     try:
         yield
     finally:
-        files.os = checkpoint.os = os  # type: ignore[assignment]
+        vars(files)["os"] = vars(checkpoint)["os"] = os
         files._BUFFER = before

@@ -58,7 +58,7 @@ def clock() -> float:
     return time.time() - time.monotonic()
 
 
-def pack(predictor: Predictor) -> Tuple[bytes, numpy.ndarray]:
+def pack(predictor: Predictor) -> Tuple[bytes, "numpy.ndarray[Any, Any]"]:
     """A predictor as bytes, and its tensors as an array with room for the borders of pages."""
     packed = sharing.pack(predictor)
     with packed.file:
@@ -84,7 +84,9 @@ class RayWorker:
         # Stdout belongs to the predictions; what is printed while predicting is caught by `Worker`.
         sys.stdout = sys.stderr
 
-    def set_up(self, pickled: bytes, memory: numpy.ndarray, setup: ActorSetup) -> ActorIdentity:
+    def set_up(
+        self, pickled: bytes, memory: "numpy.ndarray[Any, Any]", setup: ActorSetup
+    ) -> ActorIdentity:
         """Unpacks the model. It does not raise: the exception is part of the answer."""
         import ray
 
@@ -96,7 +98,7 @@ class RayWorker:
             return identity._replace(error=RemoteError.of(error))
         return identity
 
-    def _set_up(self, pickled: bytes, memory: numpy.ndarray, setup: ActorSetup) -> None:
+    def _set_up(self, pickled: bytes, memory: "numpy.ndarray[Any, Any]", setup: ActorSetup) -> None:
         _find_single_files()
         machine.tune_process(setup.threads)
         setup.random_states.restore()
@@ -128,7 +130,7 @@ class RayWorker:
         return dump_result(self._worker.predict(Batch.of_message(*pickle.loads(message))))
 
 
-def _read_only(memory: numpy.ndarray) -> Any:
+def _read_only(memory: "numpy.ndarray[Any, Any]") -> Any:
     """The buffer of the tensors in the array of `pack`, which nobody can write to from now on."""
     address = memory.ctypes.data
     start = -(-address // _PAGE) * _PAGE
