@@ -22,6 +22,7 @@ from allennlp_parallel_predict.common.errors import Interrupted, OutputClosed
 from allennlp_parallel_predict.common.messages import OnError
 from allennlp_parallel_predict.data.formats import FORMATS
 from allennlp_parallel_predict.pipeline.config import RunConfig
+from allennlp_parallel_predict.pipeline.dry_run import DryRun
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
 from allennlp_parallel_predict.pipeline.signals import Interrupts
 from allennlp_parallel_predict.pipeline.summary import summarized
@@ -147,6 +148,12 @@ def _add_flags(group: argparse._ArgumentGroup) -> None:
         "a list (default: all)",
     )
     add("--limit", type=int, metavar="N", help="predict only the first N inputs (default: all)")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="check everything, predict a sample of the input, and print the first prediction, the "
+        "settings and an estimate of time and memory; write no file",
+    )
     add("--shard", metavar="K/N", help="predict only the K-th of N parts of the input, e.g., 3/16")
 
 
@@ -156,8 +163,8 @@ def _predict(args: argparse.Namespace) -> None:
         settings = _settings(args)
         config = _config(args)
         interrupts = Interrupts()
-        run = PredictRun(config, settings, interrupts)
-        with summarized(config.summary, run.figures):
+        run = (DryRun if config.dry_run else PredictRun)(config, settings, interrupts)
+        with summarized(None if config.dry_run else config.summary, run.figures):
             try:
                 with interrupts.handled(), profiled(args, settings):
                     failures = run.run()

@@ -1,7 +1,6 @@
 """The `parallel-tune` subcommand: finds the settings with which an archive predicts fastest."""
 
 import argparse
-import itertools
 import json
 import sys
 from typing import List, Optional, Sequence
@@ -15,16 +14,12 @@ from allennlp_parallel_predict.commands.user_errors import print_user_errors
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.data.files import check_files
-from allennlp_parallel_predict.data.inputs import Input
+from allennlp_parallel_predict.data.limits import sample
 from allennlp_parallel_predict.data.sources import InstanceSource, LineSource, Source
 from allennlp_parallel_predict.models.archives import load_predictor, parse_predictor_args
 from allennlp_parallel_predict.pipeline.tuner import DISAGREEMENT, Measurement, Tuner
 from allennlp_parallel_predict.profiling.render import megabytes, table
 
-_SAMPLE = 2048
-"""Inputs: as many as `bucket` batching sorts together."""
-_LOOKED_AT = 1_000_000
-"""The inputs at the beginning of a file that the sample is taken from."""
 _SHOWN = 12
 _FLAGS_OF_PREDICT = set("archive_file input_file weights_file use_dataset_reader".split())
 _FLAGS_OF_PREDICT |= set("dataset_reader_choice overrides predictor predictor_args".split())
@@ -71,7 +66,7 @@ def _tune(args: argparse.Namespace) -> None:
         source: Source = LineSource(args.input_file)
         if args.use_dataset_reader:
             source = InstanceSource(predictor._dataset_reader, args.input_file)
-        inputs = sample(source, _SAMPLE)
+        inputs = sample(source)
         if not inputs:
             raise SettingsError(f"there is nothing to predict in {args.input_file}")
         cpus = len(machine.usable_cpus())
@@ -98,14 +93,6 @@ def _check(args: argparse.Namespace) -> None:
             "--weights-file": args.weights_file,
         }
         check_files({"--output": args.output}, {name: path for name, path in read.items() if path})
-
-
-def sample(source: Source, size: int) -> List[Input]:
-    """Inputs from all over a source, in their order."""
-    total = min(source.total() or size, _LOOKED_AT)
-    step = max(1, total // size)
-    there = (item for item in source if item is not None)
-    return list(itertools.islice(itertools.islice(there, _LOOKED_AT), 0, step * size, step))
 
 
 def choose(ranked: Sequence[Measurement], keep_bytes: bool) -> List[Measurement]:

@@ -1,9 +1,15 @@
-"""The first inputs of a source."""
+"""Parts of a source: its first inputs, and a sample."""
 
-from typing import Iterator, Optional
+from itertools import islice
+from typing import Iterator, List, Optional
 
 from allennlp_parallel_predict.data.inputs import Input
 from allennlp_parallel_predict.data.sources import Source
+
+_SAMPLE = 2048
+"""Inputs: as many as `bucket` batching sorts together."""
+_LOOKED_AT = 1_000_000
+"""The inputs at the beginning of a source that the sample is taken from."""
 
 
 class LimitedSource(Source):
@@ -39,3 +45,11 @@ class LimitedSource(Source):
     def total(self) -> Optional[int]:
         found = self._source.total()
         return self._end if found is None else min(found, self._end)
+
+
+def sample(source: Source, size: int = _SAMPLE) -> List[Input]:
+    """Inputs from all over a source, in their order; the first is among them."""
+    total = min(source.total() or size, _LOOKED_AT)
+    step = max(1, total // size)
+    there = (item for item in source if item is not None)
+    return list(islice(islice(there, _LOOKED_AT), 0, step * size, step))

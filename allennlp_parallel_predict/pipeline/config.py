@@ -57,6 +57,7 @@ class RunConfig:
     output_fields: Optional[str] = None
     limit: Optional[int] = None
     shard: Optional[str] = None
+    dry_run: bool = False
     resume: bool = False
     overwrite: bool = False
     summary: Optional[str] = None
@@ -113,6 +114,8 @@ class RunConfig:
                     "--shard needs an input file that can be read twice, as it counts the inputs "
                     f"first, and {self._input} cannot"
                 )
+        if self.dry_run:
+            self._check_dry_run()
         if self.resume and not (self.output_file and is_regular(self.output_file)):
             raise ResumeError("--resume needs an --output-file that is a file")
         if self.resume and reads_once(self.input_file):
@@ -123,6 +126,16 @@ class RunConfig:
         check_files(self._files_written(), self._files_read())
         self._check_archive()
         self._check_input()
+
+    def _check_dry_run(self) -> None:
+        if reads_once(self.input_file):
+            raise SettingsError(
+                "--dry-run needs an input that is a file: what it would read of "
+                f"{self._input} would be missing from the run"
+            )
+        for flag in ("profile", "profile_trace", "profile_plot"):
+            if getattr(self, flag) is not None:
+                raise SettingsError(f"give --dry-run or --{flag.replace('_', '-')}, not both")
 
     @property
     def _input(self) -> str:
@@ -145,7 +158,7 @@ class RunConfig:
                 with open(cached_path(self.input_file), "rb"):
                     pass
         except OSError:
-            if self.output_file and is_regular(self.output_file):
+            if self.output_file and is_regular(self.output_file) and not self.dry_run:
                 # As after `predict`, the output exists; unlike there, its former content stays.
                 open(self.output_file, "a").close()
             raise

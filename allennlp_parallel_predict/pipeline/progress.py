@@ -115,7 +115,7 @@ class Progress:
             text += " lines"
         text += f", {rate:,.1f} lines/s"
         if self._total is not None and rate > 0:
-            text += f", {_clock((total - self._done) / rate)} left"
+            text += f", {clock((total - self._done) / rate)} left"
         return f"{text}, {self._details(executor)}"
 
     def _details(self, executor: Executor) -> str:
@@ -147,7 +147,8 @@ class Progress:
         return text
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as a clock shows it."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

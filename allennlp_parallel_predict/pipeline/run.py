@@ -19,7 +19,7 @@ from allennlp_parallel_predict.data.formats import (
     format_by_name,
 )
 from allennlp_parallel_predict.data.limits import LimitedSource
-from allennlp_parallel_predict.data.sharding import Bounds, Shard
+from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sinks import ENCODING, OutputPosition, Sink
 from allennlp_parallel_predict.data.sources import (
     InstanceSource,
@@ -110,24 +110,14 @@ class PredictRun:
                 raise checkpoint.refuse_output(file.path)
 
     def _run(self) -> int:
-        settings, executor = self._settings, self._settings.executor
+        executor = self._settings.executor
         with executor.preparing():
             with stage(LOADING):
                 predictor = self._load()
             sink, source = self._open(predictor)
-            options = WorkerOptions(
-                settings.on_error,
-                not self._config.silent,
-                source.encoding,
-                self._output_encodings(),
-                profile=current().detail,
-                exact=settings.is_exact,
-                may_group=settings.batching.batch_size == 1,
-                join=self._config.join,
-            )
             try:
                 with stage(STARTING_WORKERS):
-                    executor.start(predictor, options)
+                    executor.start(predictor, self._options(source))
                 self._predict(source, sink)
                 with stage(ENDING):
                     executor.close()
@@ -136,6 +126,19 @@ class PredictRun:
                     executor.kill()
                 raise
         return sink.written.failures
+
+    def _options(self, source: Source) -> WorkerOptions:
+        settings = self._settings
+        return WorkerOptions(
+            settings.on_error,
+            not self._config.silent,
+            source.encoding,
+            self._output_encodings(),
+            profile=current().detail,
+            exact=settings.is_exact,
+            may_group=settings.batching.batch_size == 1,
+            join=self._config.join,
+        )
 
     def _output_encodings(self) -> List[Tuple[str, str]]:
         echoes, on_error = not self._config.silent, self._settings.on_error
@@ -161,11 +164,7 @@ class PredictRun:
 
     def _open(self, predictor: Predictor) -> Tuple[Sink, Source]:
         """Makes the output this run's, and the source of its inputs."""
-        shard = self._shard(predictor)
-        start = self._resume_at or OutputPosition()
-        if shard is not None and start.positions < shard.start:
-            # It begins as the whole run would go on here.
-            start = OutputPosition(shard.lines, shard.start, predictions=shard.start)
+        start, end = self._bounds(predictor)
         checkpoint = self._checkpoint
         if checkpoint is not None and not reads_once(self._config.input_file):
             # Before the output is touched: one without a checkpoint is complete.
@@ -180,16 +179,22 @@ class PredictRun:
         if checkpoint is not None and reads_once(self._config.input_file):
             checkpoint.remove()
             self._checkpoint = None
-        source = self._source(predictor, start)
-        return sink, source if shard is None else LimitedSource(source, shard.end)
+        return sink, self._source(predictor, start, end)
 
-    def _shard(self, predictor: Predictor) -> Optional[Bounds]:
+    def _bounds(self, predictor: Predictor) -> Tuple[OutputPosition, Optional[int]]:
+        """Where the run starts, and the position after its last input if there are others."""
+        start, limit = self._resume_at or OutputPosition(), self._config.limit
         if self._config.shard is None:
-            return None
-        whole = self._source(predictor, OutputPosition())
-        return Shard.parse(self._config.shard).bounds(whole, self._settings.batching.span())
+            return start, limit
+        whole = self._source(predictor, OutputPosition(), limit)
+        span = self._settings.batching.span()
+        shard = Shard.parse(self._config.shard).bounds(whole, span)
+        if start.positions < shard.start:
+            # It begins as the whole run would go on here.
+            start = OutputPosition(shard.lines, shard.start, predictions=shard.start)
+        return start, shard.end
 
-    def _source(self, predictor: Predictor, start: OutputPosition) -> Source:
+    def _source(self, predictor: Predictor, start: OutputPosition, end: Optional[int]) -> Source:
         config = self._config
         reader = predictor._dataset_reader if config.use_dataset_reader else None
         check_multitask_head(reader, config.multitask_head)
@@ -205,7 +210,7 @@ class PredictRun:
         else:
             head = config.multitask_head
             source = InstanceSource(reader, config.input_file, head, start.positions)
-        return source if config.limit is None else LimitedSource(source, config.limit)
+        return source if end is None else LimitedSource(source, end)
 
     def _predict(self, source: Source, sink: Sink) -> None:
         settings, config, start = self._settings, self._config, sink.written

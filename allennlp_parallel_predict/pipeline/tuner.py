@@ -5,28 +5,20 @@ By successive halving: all candidates are tried for a short time, the better hal
 on, so that the best are measured several times, and beside each other.
 """
 
+import itertools
 import multiprocessing
-import os
 import time
 from statistics import median
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.common.errors import ParallelPredictError, WorkerDied
-from allennlp_parallel_predict.common.messages import (
-    TIMES,
-    Batch,
-    BatchKind,
-    BatchResult,
-    OnError,
-    WorkerOptions,
-)
-from allennlp_parallel_predict.data.batching import Batching
+from allennlp_parallel_predict.common.messages import TIMES, BatchKind, OnError, WorkerOptions
 from allennlp_parallel_predict.data.inputs import Input
-from allennlp_parallel_predict.profiling.memory import memory_of, total_memory
-from allennlp_parallel_predict.settings import Settings, build_settings
+from allennlp_parallel_predict.pipeline.trial import Trial, mixed_batches, numbered
+from allennlp_parallel_predict.settings import build_settings
 
 BATCH_SIZES = (1, 4, 16, 32, 64, 128)
 _BATCHING = ("in_order", "bucket")
@@ -152,8 +144,12 @@ class Tuner:
         """Tries one candidate, perhaps once more, and says what is known of it then."""
         settings = build_settings(candidate.settings())
 
-        def run() -> _Run:
-            return _Run(settings, self._predictor, self._batches(settings.batching), seconds)
+        def run() -> Trial:
+            options = WorkerOptions(OnError.SKIP, profile=TIMES, exact=settings.is_exact)
+            batches = mixed_batches(settings.batching, self._inputs, self._kind)
+            with settings.executor.preparing():
+                settings.executor.start(self._predictor, options)
+                return Trial(settings.executor, numbered(itertools.cycle(batches)), seconds)
 
         try:
             ran = _in_child(run, candidate.threads) if candidate.is_predict else run()
@@ -191,65 +187,8 @@ class Tuner:
             left.remove(best[-1])
         return best
 
-    def _batches(self, batching: Batching) -> Iterator[Batch]:
-        """Batches without end, short and long ones in turn whenever one stops."""
-        batches = [b for b in batching.batches(self._inputs, self._kind) if b is not None]
-        batches.sort(key=lambda batch: sum(len(str(value)) for value in batch.values))
-        order = sorted(range(len(batches)), key=lambda n: n * 0.618 % 1)  # the golden section
-        number = 0
-        while batches:
-            for n in order:
-                yield batches[n]._replace(number=number)
-                number += 1
 
-
-class _Run:
-    """What an executor did in some seconds."""
-
-    def __init__(
-        self, settings: Settings, predictor: Predictor, batches: Iterator[Batch], seconds: float
-    ) -> None:
-        executor = settings.executor
-        options = WorkerOptions(OnError.SKIP, profile=TIMES, exact=settings.is_exact)
-        self.outputs: Dict[int, str] = {}
-        self._work: Dict[int, List[Tuple[float, float, int]]] = {}
-        start, in_work = time.monotonic(), {}
-        with executor.preparing():
-            try:
-                executor.start(predictor, options)
-                while not self._is_enough(executor.num_workers, time.monotonic() - start, seconds):
-                    while executor.has_room():
-                        batch = next(batches)
-                        in_work[batch.number] = batch
-                        executor.submit(batch)
-                    for result in executor.collect(timeout=0.1):
-                        self._take(in_work.pop(result.number), result)
-                self.memory = total_memory(memory_of({os.getpid(), *self._work}))["pss_bytes"]
-            finally:
-                executor.kill()
-
-    def _is_enough(self, workers: int, passed: float, seconds: float) -> bool:
-        have = sum(len(work) >= 2 for work in self._work.values())
-        return passed > seconds and (have >= workers or passed > 2 * seconds)
-
-    def _take(self, batch: Batch, result: BatchResult) -> None:
-        outputs = zip(batch.positions, result.outputs)
-        self.outputs.update({n: output for n, output in outputs if output is not None})
-        if result.profile is not None:
-            work = self._work.setdefault(result.profile.pid, [])
-            work.append((result.profile.started, result.profile.ended, len(batch.values)))
-
-    def lines_per_second(self) -> float:
-        """Of each worker by itself, and without its first batch, which is a slow one."""
-        total = 0.0
-        for (started, ended, lines), *others in self._work.values():
-            since, until = (ended, others[-1][1]) if others else (started, ended)
-            counted = sum(other[2] for other in others) if others else lines
-            total += counted / max(1e-9, until - since)
-        return total
-
-
-def _in_child(function: Callable[[], _Run], threads: int) -> _Run:
+def _in_child(function: Callable[[], Trial], threads: int) -> Trial:
     """In a process of its own: what has used several threads can be forked no more."""
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
@@ -262,7 +201,7 @@ def _in_child(function: Callable[[], _Run], threads: int) -> _Run:
     child.start()
     sending.close()
     try:
-        ran: _Run = receiving.recv()
+        ran: Trial = receiving.recv()
         return ran
     except EOFError as error:
         raise WorkerDied("the process that stands for allennlp predict has ended") from error

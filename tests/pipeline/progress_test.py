@@ -146,7 +146,7 @@ class TestATerminal:
 
 
 def test_the_time_left():
-    assert [progress._clock(s) for s in (0, 61.5, 3600, 90_061)] == [
+    assert [progress.clock(s) for s in (0, 61.5, 3600, 90_061)] == [
         "0:00",
         "1:01",
         "1:00:00",

@@ -5,10 +5,11 @@ import time
 
 import pytest
 
-from allennlp_parallel_predict.commands.tune import choose, jsonnet, render, sample
+from allennlp_parallel_predict.commands.tune import choose, jsonnet, render
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.messages import BatchKind
 from allennlp_parallel_predict.data.inputs import Input
+from allennlp_parallel_predict.data.limits import sample
 from allennlp_parallel_predict.data.sources import LineSource
 from allennlp_parallel_predict.pipeline.tuner import Candidate, Measurement, Tuner, executors_for
 from allennlp_parallel_predict.settings import build_settings, read_settings
