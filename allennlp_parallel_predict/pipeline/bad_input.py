@@ -15,18 +15,8 @@ _UTF16 = ("\udcff\udcfe", "\udcfe\udcff")
 
 def explain_input(batch: Batch, offset: int, error: BaseException, traceback: str) -> Optional[str]:
     """
-    The sentence for an error that an input is to blame for; `None` if another is.
-
-    # Parameters
-
-    batch : `Batch`
-        What was predicted.
-    offset : `int`
-        The place of the input in it.
-    error : `BaseException`
-        The error, as it was raised in a worker.
-    traceback : `str`
-        The worker's traceback, which tells what raised it.
+    The sentence for an error that the input at an offset is to blame for; `None` if another is. The
+    worker's traceback tells what raised it.
     """
     if batch.kind is not BatchKind.LINES or offset >= len(batch.values):
         return None

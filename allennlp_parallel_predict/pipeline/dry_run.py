@@ -51,13 +51,10 @@ class DryRun(PredictRun):
     def _used(self) -> Dict[str, Any]:
         """The settings of the run, in the form of `--parallel-config`."""
         settings, executor = self._settings, self._settings.executor
-        used = {**executor.settings(), "num_workers": executor.num_workers}
-        if "threads_per_worker" in used:
-            used["threads_per_worker"] = executor.threads()
-        if "num_workers" not in executor.settings():
-            del used["num_workers"]
+        used = executor.settings()
+        found = {"num_workers": executor.num_workers, "threads_per_worker": executor.threads()}
         return {
-            "executor": used,
+            "executor": {**used, **{key: found[key] for key in found.keys() & used.keys()}},
             "batching": settings.batching.settings(),
             "exact": settings.is_exact,
             "on_error": settings.on_error,

@@ -35,26 +35,14 @@ from allennlp_parallel_predict.pipeline.signals import Interrupts
 
 class Pipeline:
     """
-    Predicts everything that a source yields.
+    Predicts everything that a source yields, with an executor that has been started.
 
     # Parameters
 
-    source : `Source`
-        The inputs.
-    batching : `Batching`
-        How they are grouped.
-    executor : `Executor`
-        What predicts them; it has been started.
-    sink : `Sink`
-        Where results go.
-    progress : `Progress`
-        Who is told.
     interrupts : `Interrupts`
         What may end the run early, but not during a write.
     checkpoint : `Checkpoint`, optional (default = `None`)
-        Where to record how far the run is.
-    checkpoint_interval : `float`, optional (default = `5.0`)
-        How often, in seconds.
+        Where to record, every `checkpoint_interval` seconds, how far the run is.
     max_errors : `int`, optional (default = `None`)
         The number of failures that is too many.
     """

@@ -27,8 +27,6 @@ class Progress:
     mode : `str`
         `"always"`, `"never"`, `"json"` for JSON objects on stderr, or `"auto"`: always unless
         predictions are printed to the same terminal.
-    source : `Source`
-        Where the inputs come from, for their number.
     prints_to_console : `bool`
         Whether predictions are printed to stdout.
     done : `int`, optional (default = `0`)
@@ -135,13 +133,11 @@ class Progress:
             self._bar = None
 
     def summary(self, executor: Executor) -> str:
-        seconds = time.monotonic() - self._started
-        done = self._done - self._done_before
-        text = f"{done:,} lines in {seconds:.1f} s ({done / max(seconds, 1e-9):,.1f} lines/s)"
-        text += f", {executor.describe()}"
-        counts = executor.counts()
-        if counts.restarts:
-            text += f", {counts.restarts} restarted"
+        now = self._figures(executor)
+        text = f"{now['lines']:,} lines in {now['seconds']:.1f} s "
+        text += f"({now['lines_per_second']:,.1f} lines/s), {executor.describe()}"
+        if now["restarts"]:
+            text += f", {now['restarts']} restarted"
         if self._failures:
             text += f", {self._failures:,} failed"
         return text

@@ -12,12 +12,7 @@ from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
 from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
 from allennlp_parallel_predict.data.files import OutputFile, close_all, is_regular, open_outputs
-from allennlp_parallel_predict.data.formats import (
-    LINES,
-    Format,
-    FormattedSource,
-    format_by_name,
-)
+from allennlp_parallel_predict.data.formats import LINES, Format, FormattedSource, format_by_name
 from allennlp_parallel_predict.data.limits import LimitedSource
 from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sinks import ENCODING, OutputPosition, Sink
@@ -40,25 +35,9 @@ from allennlp_parallel_predict.settings import Settings
 
 
 class PredictRun:
-    """
-    One run of the command.
+    """One run of the command."""
 
-    # Parameters
-
-    config : `RunConfig`
-        What is to be predicted, and where to.
-    settings : `Settings`
-        How.
-    interrupts : `Interrupts`
-        What may end it early.
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        settings: Settings,
-        interrupts: Interrupts,
-    ) -> None:
+    def __init__(self, config: RunConfig, settings: Settings, interrupts: Interrupts) -> None:
         self._config = config
         self._settings = settings
         self._interrupts = interrupts

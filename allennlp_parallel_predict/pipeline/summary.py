@@ -14,17 +14,7 @@ def summarized(path: Optional[str], figures: Figures) -> Iterator[None]:
     """
     Writes the figures of a run and its exit status, however it ends.
 
-    # Parameters
-
-    path : `str`, optional
-        The file; without one nothing is written.
-    figures : `Figures`
-        Empty as long as it is not certain that the file may be written: see `check_files`.
-
-    # Raises
-
-    `OSError`
-        If the file cannot be written.
+    The figures are empty as long as it is not certain that the file may be written.
     """
     status = 1
     try:

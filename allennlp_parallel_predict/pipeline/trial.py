@@ -15,16 +15,9 @@ from allennlp_parallel_predict.profiling.memory import memory_of, total_memory
 
 class Trial:
     """
-    # Parameters
-
-    executor : `Executor`
-        It has been started; it is ended here. `lines_per_second` needs `WorkerOptions.profile`.
-    batches : `Iterator[Batch]`
-        What to predict.
-    seconds : `float`
-        How long, unless the batches end before; up to twice that, so that each worker finishes two.
-    waits : `bool`, optional (default = `False`)
-        Whether to go on until a batch is finished, however long that takes.
+    Predicts until the time is up or the batches end; up to twice that time, so that each worker
+    finishes two, and with `waits` until one is finished. The executor, which has been started, is
+    ended here. `lines_per_second` needs `WorkerOptions.profile`.
     """
 
     def __init__(
