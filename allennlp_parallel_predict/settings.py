@@ -5,6 +5,7 @@ The settings of a run, from a Jsonnet file, overrides and flags, as objects buil
 
 import inspect
 import json
+import re
 from typing import Any, Dict, List, Optional, Type, Union
 
 from allennlp.common import FromParams, Params, Registrable
@@ -17,7 +18,7 @@ from allennlp_parallel_predict.common.suggestions import did_you_mean
 from allennlp_parallel_predict.data.batching import Batching
 from allennlp_parallel_predict.executors import Executor
 
-PROGRESS = ("auto", "always", "never", "json")
+PROGRESS = ("auto", "always", "never", "json", "json:FD")
 
 
 class Settings(FromParams):
@@ -38,7 +39,7 @@ class Settings(FromParams):
         The number of failed inputs after which a run ends that does not raise.
     progress : `str`, optional (default = `"auto"`)
         Whether a progress bar is drawn: `"always"`, `"never"`, or if stderr is a terminal; or
-        `"json"` for a JSON object a second.
+        `"json"` for a JSON object a second, `"json:3"` for that on file descriptor 3.
     checkpoint_interval : `float`, optional (default = `5.0`)
         The seconds between two checkpoints.
     """
@@ -54,7 +55,7 @@ class Settings(FromParams):
         checkpoint_interval: float = 5.0,
     ) -> None:
         self.on_error = to_on_error(on_error)
-        check_choice("progress", progress, PROGRESS)
+        check_choice("progress", re.sub(r"^json:\d+$", "json:FD", progress), PROGRESS)
         if max_errors is not None and max_errors < 0:
             raise SettingsError(f"max_errors must be at least 0, but it is {max_errors}")
         if max_errors is not None and self.on_error == OnError.RAISE:

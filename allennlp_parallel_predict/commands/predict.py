@@ -28,7 +28,6 @@ from allennlp_parallel_predict.pipeline.signals import Interrupts
 from allennlp_parallel_predict.pipeline.summary import summarized
 from allennlp_parallel_predict.profiling.flags import add_profile_flags, profiled
 from allennlp_parallel_predict.settings import (
-    PROGRESS,
     Settings,
     build_settings,
     read_settings,
@@ -113,9 +112,9 @@ def _add_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--progress",
-        choices=PROGRESS,
+        metavar="auto|always|never|json[:FD]",
         help="whether to show progress on stderr (default: auto, a bar if it is a terminal and "
-        "else a line every 30 seconds; json: one object a second)",
+        "else a line every 30 seconds; json: one object a second; json:3: on file descriptor 3)",
     )
     add("--summary", metavar="FILE.json", help="write figures and the exit status at the end")
     add(

@@ -14,15 +14,8 @@ _LOOKED_AT = 1_000_000
 
 class LimitedSource(Source):
     """
-    The inputs of a source up to a position, for `--limit` and `--shard`. It does not wait for an
-    input after the last one.
-
-    # Parameters
-
-    source : `Source`
-        The inputs, from wherever the run starts.
-    end : `int`
-        The position after the last input.
+    The inputs of a source before the position `end`, for `--limit` and `--shard`. It does not wait
+    for an input after the last one.
     """
 
     def __init__(self, source: Source, end: int) -> None:

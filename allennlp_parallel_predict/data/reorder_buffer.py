@@ -18,11 +18,6 @@ class ReorderBuffer:
     """
     Holds results until those before them are there. How many that can be is bounded by the
     executor, which does not run further ahead than its window.
-
-    # Parameters
-
-    next_position : `int`, optional (default = `0`)
-        The position of the first input.
     """
 
     def __init__(self, next_position: int = 0) -> None:

@@ -3,7 +3,9 @@ What a person sees of a run: a bar while it lasts where there is a terminal, a l
 seconds where there is a log file, and a line at its end.
 """
 
+import contextlib
 import json
+import os
 import sys
 import time
 from typing import Any, Dict, Optional
@@ -11,6 +13,7 @@ from typing import Any, Dict, Optional
 from allennlp.common import Tqdm
 from allennlp.common import logging as common_logging
 
+from allennlp_parallel_predict.common.errors import user_error_context
 from allennlp_parallel_predict.data.sources import Source
 from allennlp_parallel_predict.executors import Executor
 
@@ -25,8 +28,8 @@ class Progress:
     # Parameters
 
     mode : `str`
-        `"always"`, `"never"`, `"json"` for JSON objects on stderr, or `"auto"`: always unless
-        predictions are printed to the same terminal.
+        `"always"`, `"never"`, `"json"` for JSON objects on stderr, `"json:3"` for them on that file
+        descriptor, or `"auto"`: always unless predictions are printed to the same terminal.
     prints_to_console : `bool`
         Whether predictions are printed to stdout.
     done : `int`, optional (default = `0`)
@@ -41,7 +44,8 @@ class Progress:
         self._bar: Optional[Any] = None
         self._next_line = float("inf")
         self._total: Optional[int] = None
-        self._is_json = mode == "json"
+        self._is_json = mode.startswith("json")
+        self._descriptor = int(mode[len("json:") :] or 2) if self._is_json else 2
         is_log = common_logging.FILE_FRIENDLY_LOGGING or not sys.stderr.isatty()
         # A bar would be drawn between the predictions.
         would_mix = not is_log and prints_to_console and sys.stdout.isatty()
@@ -73,14 +77,16 @@ class Progress:
         elif time.monotonic() >= self._next_line:
             interval = JSON_INTERVAL if self._is_json else LOG_INTERVAL
             self._next_line = time.monotonic() + interval
-            line = self._json_line(executor) if self._is_json else self.line(executor)
-            print(line, file=sys.stderr, flush=True)
+            if self._is_json:
+                self._write_json(executor)
+            else:
+                print(self.line(executor), file=sys.stderr, flush=True)
 
     def finish(self, done: int, failures: int, executor: Executor) -> Dict[str, Any]:
         """The figures of the run, which are also the last line of `--progress json`."""
         self._done, self._failures = done, failures
         if self._is_json:
-            print(self._json_line(executor), file=sys.stderr, flush=True)
+            self._write_json(executor)
         return {**self._figures(executor), "workers": executor.num_workers}
 
     def _figures(self, executor: Executor) -> Dict[str, Any]:
@@ -97,9 +103,11 @@ class Progress:
             "restarts": counts.restarts,
         }
 
-    def _json_line(self, executor: Executor) -> str:
+    def _write_json(self, executor: Executor) -> None:
         left = None if self._total is None else max(0, self._total - self._done)
-        return json.dumps({**self._figures(executor), "done": self._done, "left": left})
+        line = json.dumps({**self._figures(executor), "done": self._done, "left": left})
+        with contextlib.suppress(BrokenPipeError):  # the run goes on if nobody reads it
+            os.write(self._descriptor, f"{line}\n".encode())
 
     def line(self, executor: Executor) -> str:
         """How far the run is, for a log file."""
@@ -141,6 +149,14 @@ class Progress:
         if self._failures:
             text += f", {self._failures:,} failed"
         return text
+
+
+def check_progress(mode: str) -> None:
+    """Raises an `OSError` if the file descriptor is not open."""
+    number = mode.partition(":")[2]
+    with user_error_context(f"--progress {mode}: cannot use file descriptor {number}", OSError):
+        if number:
+            os.fstat(int(number))
 
 
 def clock(seconds: float) -> str:

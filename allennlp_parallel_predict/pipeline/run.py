@@ -28,7 +28,7 @@ from allennlp_parallel_predict.models.gpus import check_gpus
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint, LeftBehind
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
-from allennlp_parallel_predict.pipeline.progress import Progress
+from allennlp_parallel_predict.pipeline.progress import Progress, check_progress
 from allennlp_parallel_predict.pipeline.signals import Interrupts
 from allennlp_parallel_predict.pipeline.summary import Figures
 from allennlp_parallel_predict.settings import Settings
@@ -52,6 +52,7 @@ class PredictRun:
         """Runs the command; returns the number of inputs that failed."""
         config = self._config
         config.check()
+        check_progress(self._settings.progress)
         self.figures.update(lines=0, failures=0)
         if config.writes_nothing:
             print("--silent specified without --output-file.")

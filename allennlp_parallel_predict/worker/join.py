@@ -18,12 +18,7 @@ INPUT = "input"
 
 
 class Join:
-    """
-    # Parameters
-
-    options : `JoinOptions`
-        What an output is to have.
-    """
+    """Gives outputs what the options ask for."""
 
     def __init__(self, options: JoinOptions) -> None:
         self._keep_input = options.keep_input

@@ -88,3 +88,31 @@ def test_progress(archive, tmp_path):
     assert [line["done"] for line in found] == sorted(line["done"] for line in found)
     assert all(line["done"] + line["left"] == 12 for line in found)
     assert (found[-1]["done"], found[-1]["workers"]) == (12, 2)
+
+
+def test_progress_on_a_file_descriptor(archive, tmp_path):
+    reading, writing = os.pipe()
+    try:
+        ran = run(archive, tmp_path, numbered(12), "--progress", f"json:{writing}")
+        os.close(writing)
+        lines = os.read(reading, 1 << 16).decode().splitlines()
+    finally:
+        os.close(reading)
+    assert json.loads(lines[-1])["done"] == 12 and '"done"' not in ran.stderr
+
+
+def test_progress_that_nobody_reads(archive, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        run(archive, tmp_path, numbered(12), "--progress", f"json:{writing}")
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize(
+    "mode, message", [("json:97", "cannot use file descriptor 97"), ("jsn", "must be one of")]
+)
+def test_progress_that_cannot_be(archive, tmp_path, mode, message):
+    ran = run(archive, tmp_path, numbered(1), "--progress", mode, status=1)
+    assert message in ran.stderr and "Traceback" not in ran.stderr
