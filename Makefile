@@ -17,7 +17,7 @@ BENCHMARK := $(VENV)/.benchmark
 # On PATH, or where scripts/bootstrap.py puts it.
 UV ?= $(or $(shell command -v uv),.uv/bin/uv)
 
-.PHONY: demo test test-old test-oldest lint check-wheel compare-stacks train-demo benchmark \
+.PHONY: demo test coverage test-old test-oldest lint check-wheel compare-stacks train-demo benchmark \
 	benchmark-quick env lock docs clean
 
 demo: $(ENV)
@@ -25,6 +25,14 @@ demo: $(ENV)
 
 test: $(ENV)
 	$(VENV)/bin/python -m pytest $(TESTS)
+
+# A part of the tests, as measuring takes twice the time; its subprocesses and forks are measured too.
+coverage: $(ENV)
+	$(VENV)/bin/coverage erase
+	$(VENV)/bin/coverage run -m pytest tests/worker tests/data tests/settings_test.py \
+		tests/executors/in_process_test.py tests/executors/retries_test.py tests/contract/on_error_test.py
+	$(VENV)/bin/coverage combine --quiet
+	$(VENV)/bin/coverage report --fail-under=65
 
 # What depends on the libraries most: parity, pools, crashes, what makes models faster.
 test-old: $(ENV)
