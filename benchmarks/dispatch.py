@@ -6,9 +6,8 @@ batches of 32 lines to two workers and back, and writing the file. Workers are u
 pools call the same predictor in the same way, and describe each input in JSON, as `predict` does
 (it fails at what cannot be).
 
-`multiprocessing.Pool` reads the whole input ahead, however large it is. This pool queues up to 32
-batches per worker where they take microseconds; results come back one by one, so that a dead worker
-costs one batch.
+`multiprocessing.Pool` reads the whole input ahead, however large it is. This pool queues one more
+batch per worker; results come back one by one, so that a dead worker costs one batch.
 """
 
 import argparse

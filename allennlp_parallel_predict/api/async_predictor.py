@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import itertools
 from concurrent.futures import Future
 from types import TracebackType
 from typing import (
     Any,
     AsyncGenerator,
     AsyncIterable,
+    AsyncIterator,
     Iterable,
     List,
     Optional,
@@ -21,8 +21,8 @@ from allennlp_parallel_predict.api.async_iteration import iterate_in_thread, yie
 from allennlp_parallel_predict.api.base import BasePredictor, JsonDict
 from allennlp_parallel_predict.api.request_queue import Request
 from allennlp_parallel_predict.api.stream import Stream, only_output, treat_errors
-from allennlp_parallel_predict.common.errors import QueueFull, SettingsError
-from allennlp_parallel_predict.common.messages import Batch, BatchKind
+from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.messages import Batch, BatchKind, OnError
 from allennlp_parallel_predict.common.serialization import dumps
 
 A = TypeVar("A", bound="AsyncPredictor")
@@ -35,11 +35,6 @@ class AsyncPredictor(BasePredictor):
 
     Open it with `from_path`, `from_archive` or `from_params`, which return at once; `async with`,
     or `start`, waits until the model is loaded. It may be used from several event loops.
-
-    # Parameters
-
-    load, settings, max_batch_size, max_queue_delay, max_waiting :
-        As for `BasePredictor`.
 
     # Examples
 
@@ -102,36 +97,21 @@ class AsyncPredictor(BasePredictor):
         timeout :
             As for `predict_json`.
         """
-        on_error = self._checked(on_error)
-        values = [value async for value in yield_to_loop(map(dumps, inputs))]
+        checked = self._checked(on_error)
         if batch_size is not None and batch_size < 1:
             raise SettingsError(f"batch_size must be at least 1, but it is {batch_size}")
-        kind = BatchKind.JSON_BATCH if batch_size is None else BatchKind.JSON
-        size = batch_size or max(1, len(values))
-        # Not all at once: those who come later shall not have to wait for a long list.
-        room = asyncio.Semaphore(2 * self._dispatcher.executor.num_workers)
+        values = [value async for value in yield_to_loop(map(dumps, inputs))]
+        if not values:
+            return []
+        if batch_size is None:
+            outputs = await self._result(Request(BatchKind.JSON_BATCH, values), timeout)
+            return list(treat_errors(outputs, checked))
+        # Two per worker at a time: later callers do not have to wait for a long list.
+        batches = _batches(values, batch_size)
+        stream = self._stream(batches, 2, checked, max_ahead=len(values), is_limited=True)
+        return await asyncio.wait_for(_listed(stream), timeout)
 
-        async def predict(start: int) -> List[Any]:
-            part = values[start : start + size]
-            numbers = range(start + 1, start + 1 + len(part))
-            async with room:
-                request = Request(kind, part, is_limited=start == 0, line_numbers=numbers)
-                try:
-                    return await self._result(request)
-                except QueueFull:
-                    for task in tasks[1:]:  # the call is refused, and so are all of its parts
-                        task.cancel()
-                    raise
-
-        tasks = [asyncio.ensure_future(predict(i)) for i in range(0, len(values), size)]
-        try:
-            parts = await asyncio.wait_for(asyncio.gather(*tasks), timeout)
-        finally:
-            for task in tasks:
-                task.cancel()
-        return list(treat_errors(itertools.chain.from_iterable(parts), on_error))
-
-    async def predict_stream(
+    def predict_stream(
         self,
         inputs: Union[Iterable[JsonDict], AsyncIterable[JsonDict]],
         ordered: bool = True,
@@ -148,7 +128,17 @@ class AsyncPredictor(BasePredictor):
         ordered, on_error :
             As for `ParallelPredictor.predict_stream`.
         """
-        on_error = self._checked(on_error)
+        checked, per_worker = self._checked(on_error), 2 * self._max_batch_size
+        return self._stream(_singles(inputs), per_worker, checked, ordered=ordered, merge=True)
+
+    async def _stream(
+        self,
+        batches: AsyncIterator[Batch],
+        per_worker: int,
+        on_error: OnError,
+        max_ahead: int = 0,
+        **how: bool,
+    ) -> AsyncGenerator[JsonDict, None]:
         await self.start()
         loop = asyncio.get_running_loop()
         done: "asyncio.Queue[Optional[Future[List[Any]]]]" = asyncio.Queue()
@@ -158,9 +148,9 @@ class AsyncPredictor(BasePredictor):
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(done.put_nowait, future)
 
-        most = 2 * self._max_batch_size * self._dispatcher.executor.num_workers
-        stream = Stream(self._dispatcher, on_done, most, most, ordered, merge=True)
-        feeder = asyncio.ensure_future(_feed(stream, inputs, room))
+        most = per_worker * self._dispatcher.executor.num_workers
+        stream = Stream(self._dispatcher, on_done, most, max(most, max_ahead), **how)
+        feeder = asyncio.ensure_future(_feed(stream, batches, room))
         feeder.add_done_callback(lambda _: done.put_nowait(None))
         try:
             while not feeder.done() or stream.in_flight:
@@ -207,13 +197,32 @@ class AsyncPredictor(BasePredictor):
             self._dispatcher.abandon(request)
 
 
-async def _feed(stream: Stream, inputs: Any, room: asyncio.Event) -> None:
-    """Submits inputs as long as there are any, whenever there is room."""
-    source = inputs if hasattr(inputs, "__aiter__") else iterate_in_thread(inputs)
-    number = 0
-    async for value in yield_to_loop(source):
+async def _feed(stream: Stream, batches: AsyncIterator[Batch], room: asyncio.Event) -> None:
+    """Submits batches as long as there are any, whenever there is room."""
+    async for batch in batches:
         while not stream.has_room():
             room.clear()
             await room.wait()
-        stream.submit(Batch(number, BatchKind.JSON, [dumps(value)], (number,), (number + 1,)))
+        stream.submit(batch)
+
+
+async def _singles(inputs: Any) -> AsyncIterator[Batch]:
+    source = inputs if hasattr(inputs, "__aiter__") else iterate_in_thread(inputs)
+    number = 0
+    async for value in yield_to_loop(source):
+        yield Batch(number, BatchKind.JSON, [dumps(value)], (number,), (number + 1,))
         number += 1
+
+
+async def _batches(values: List[bytes], size: int) -> AsyncIterator[Batch]:
+    for number, start in enumerate(range(0, len(values), size)):
+        part = values[start : start + size]
+        positions = range(start, start + len(part))
+        yield Batch(number, BatchKind.JSON, part, positions, [n + 1 for n in positions])
+
+
+async def _listed(items: AsyncGenerator[JsonDict, None]) -> List[JsonDict]:
+    try:
+        return [item async for item in items]
+    finally:
+        await items.aclose()

@@ -4,13 +4,15 @@ import inspect
 import json
 import os
 import weakref
-from typing import Any, Callable, Dict, List, Optional, Type, TypeVar, Union
+from functools import partial
+from typing import Any, Callable, Dict, Optional, Type, TypeVar, Union
 
 from allennlp.common import Params, plugins
 from allennlp.models import Archive
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.api.dispatcher import Dispatcher
+from allennlp_parallel_predict.api.request_queue import QueueSettings
 from allennlp_parallel_predict.api.statistics import Statistics
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.messages import OnError
@@ -38,25 +40,23 @@ class BasePredictor:
 
     # Parameters
 
-    load : `Callable[[], Predictor]`
-        Loads the predictor; called in another thread.
-    settings : `Settings`
-        The settings of the pool.
-    max_batch_size : `int`, optional (default = `1` or, for an `AsyncPredictor`, `32`)
-        The number of calls of `predict_json` that are predicted together if they wait at the same
-        time. Together they are predicted by `predict_batch_json`, which may differ from
-        `predict_json` in the last digits of floats, and so the workers need not be `exact` either.
-        With 1, the results are those of a `Predictor` to the last bit.
-    max_queue_delay : `float`, optional (default = `0.005`)
-        The seconds that such a call waits for others to join it while a worker is idle.
-    max_waiting : `int`, optional (default = `None`)
-        The number of inputs that may wait for a worker; a call beyond it raises `QueueFull`, unless
-        none waits. Streams, and the later batches of a call, wait until there is room.
+    num_workers : `int`, optional (default = `None`)
+        The number of worker processes; by default the CPUs that this process may use.
+    settings : `Union[str, PathLike, Dict]`, optional (default = `None`)
+        The settings of the pool: a Jsonnet file as for `--parallel-config`, or its content. Those
+        of files, progress and checkpoints are not used here.
+    predictor_args : `Dict[str, Any]`, optional (default = `None`)
+        Arguments of the predictor's `__init__`.
+    max_batch_size, max_queue_delay, max_waiting :
+        As in `QueueSettings`; an `AsyncPredictor` has a `max_batch_size` of 32 by default.
 
-    # Raises
+    # Examples
 
-    `SettingsError`
-        If a value is out of range.
+    ```python
+    ParallelPredictor.from_path(
+        "model.tar.gz", num_workers=4, settings={"executor.start_method": "spawn"}
+    )
+    ```
     """
 
     _default_max_batch_size = 1
@@ -65,27 +65,13 @@ class BasePredictor:
         self,
         load: Callable[[], Predictor],
         settings: Settings,
-        *,
-        max_batch_size: Optional[int] = None,
-        max_queue_delay: float = 0.005,
-        max_waiting: Optional[int] = None,
+        queue: Optional[QueueSettings] = None,
     ) -> None:
-        for name, value in (("max_batch_size", max_batch_size), ("max_waiting", max_waiting)):
-            if value is not None and value < 1:
-                raise SettingsError(f"{name} must be at least 1, but it is {value}")
-        if max_queue_delay < 0:
-            raise SettingsError(f"max_queue_delay must be at least 0, but it is {max_queue_delay}")
+        queue = queue or QueueSettings(self._default_max_batch_size)
         self._batching = settings.batching
         self._on_error = settings.on_error
-        self._max_batch_size = max_batch_size or self._default_max_batch_size
-        self._dispatcher = Dispatcher(
-            settings.executor,
-            load,
-            exact=settings.exact,
-            max_batch_size=self._max_batch_size,
-            max_queue_delay=max_queue_delay,
-            max_waiting=max_waiting,
-        )
+        self._max_batch_size = queue.max_batch_size
+        self._dispatcher = Dispatcher(settings.executor, load, queue, settings.exact)
         # At exit the dispatcher ends by itself.
         weakref.finalize(self, self._dispatcher.kill).atexit = False
         self._opened()
@@ -122,62 +108,27 @@ class BasePredictor:
         max_waiting: Optional[int] = None,
     ) -> P:
         """
-        Loads an archive and starts workers for it.
-
-        # Parameters
-
-        archive_path : `Union[str, PathLike]`
-            A path or URL of an archive, or a folder with the same content.
-        predictor_name, cuda_device, dataset_reader_to_load, frozen, import_plugins, overrides :
-            As in AllenNLP's `Predictor.from_path`.
-        num_workers : `int`, optional (default = `None`)
-            The number of worker processes; by default the CPUs that this process may use.
-        settings : `Union[str, PathLike, Dict]`, optional (default = `None`)
-            The settings of the pool: a Jsonnet file as for `--parallel-config`, or its content.
-            Those of files, progress and checkpoints are not used here.
-        predictor_args : `Dict[str, Any]`, optional (default = `None`)
-            Arguments of the predictor's `__init__`.
-        max_batch_size, max_queue_delay, max_waiting :
-            As in the class's `__init__`.
+        Loads an archive and starts workers for it. The first arguments are those of AllenNLP's
+        `Predictor.from_path`; the others are described at the class.
 
         # Raises
 
-        `SettingsError`
-            If a setting does not exist or has a value that it cannot have.
-        `TypeError`
-            If an argument does not exist.
-
-        # Examples
-
-        ```python
-        ParallelPredictor.from_path(
-            "model.tar.gz", num_workers=4, settings={"executor.start_method": "spawn"}
-        )
-        ```
+        `SettingsError`, `TypeError`
+            If a setting or an argument does not exist, or a value cannot be.
         """
         built = _built(settings, num_workers, cuda_device)
-
-        def load() -> Predictor:
-            check_gpus(built.executor.cuda_devices)
-            if import_plugins:
-                plugins.import_plugins()
-            return load_predictor(
-                os.fspath(archive_path),
-                predictor_name,
-                built.executor.loading_device,
-                dataset_reader_to_load,
-                overrides,
-                predictor_args=predictor_args or {},
-                frozen=frozen,
-            )
-
-        return cls(
-            load,
-            built,
-            max_batch_size=max_batch_size,
-            max_queue_delay=max_queue_delay,
-            max_waiting=max_waiting,
+        load = partial(
+            load_predictor,
+            os.fspath(archive_path),
+            predictor_name,
+            built.executor.loading_device,
+            dataset_reader_to_load,
+            overrides,
+            predictor_args=predictor_args or {},
+            frozen=frozen,
         )
+        queue = cls._queue(max_batch_size, max_queue_delay, max_waiting)
+        return cls(partial(_load, load, built, import_plugins), built, queue)
 
     @classmethod
     @suggests_arguments
@@ -196,22 +147,13 @@ class BasePredictor:
         max_waiting: Optional[int] = None,
     ) -> P:
         """
-        Starts workers for an archive that is already loaded.
-
-        # Parameters
-
-        archive : `Archive`
-            The archive. Its model must be on the CPU; workers with GPUs move their copy there.
-        predictor_name, dataset_reader_to_load, frozen :
-            As in AllenNLP's `Predictor.from_archive`.
-        predictor_args, num_workers, settings, max_batch_size, max_queue_delay, max_waiting :
-            As in `from_path`.
+        Starts workers for an archive that is already loaded, with its model on the CPU; workers
+        with GPUs move their copy there. The arguments are as in `from_path`.
 
         # Raises
 
         `SettingsError`
-            If a setting does not exist or has a value that it cannot have, or the model is on
-            another device than the settings need.
+            Also if the model is on another device than the settings need.
         """
         built = _built(settings, num_workers)
         device = next((p.device for p in archive.model.parameters()), None)
@@ -221,31 +163,23 @@ class BasePredictor:
                 f"the archive's model is on {device}: load it with "
                 f"cuda_device={built.executor.loading_device} for these settings"
             )
+        load = partial(Predictor.from_archive, archive, predictor_name, dataset_reader_to_load)
+        load = partial(load, frozen, predictor_args)
+        queue = cls._queue(max_batch_size, max_queue_delay, max_waiting)
+        return cls(partial(_load, load, built), built, queue)
 
-        def load() -> Predictor:
-            check_gpus(built.executor.cuda_devices)
-            return Predictor.from_archive(
-                archive, predictor_name, dataset_reader_to_load, frozen, predictor_args
-            )
-
-        return cls(
-            load,
-            built,
-            max_batch_size=max_batch_size,
-            max_queue_delay=max_queue_delay,
-            max_waiting=max_waiting,
-        )
+    @classmethod
+    def _queue(
+        cls, max_batch_size: Optional[int], max_queue_delay: float, max_waiting: Optional[int]
+    ) -> QueueSettings:
+        size = cls._default_max_batch_size if max_batch_size is None else max_batch_size
+        return QueueSettings(size, max_queue_delay, max_waiting)
 
     @classmethod
     def from_params(cls: Type[P], params: Union[Params, Dict[str, Any]]) -> P:
         """
         Opens a predictor from one configuration: the arguments of `from_path`, and beside them the
         settings that a file for `--parallel-config` has.
-
-        # Parameters
-
-        params : `Union[Params, Dict[str, Any]]`
-            The configuration.
 
         # Raises
 
@@ -259,8 +193,7 @@ class BasePredictor:
         ```
         """
         values = params.as_dict(quiet=True) if isinstance(params, Params) else dict(params)
-        known: List[str] = [*inspect.signature(cls.from_path).parameters]
-        known.remove("settings")
+        known = [name for name in inspect.signature(cls.from_path).parameters if name != "settings"]
         own = list(inspect.signature(Settings.__init__).parameters)[1:]
         settings = {key: values.pop(key) for key in list(values) if key.split(".")[0] in own}
         for key in values:
@@ -270,6 +203,15 @@ class BasePredictor:
         if "archive_path" not in values:
             raise SettingsError("archive_path is missing: the archive to load")
         return cls.from_path(**values, settings=settings)
+
+
+def _load(
+    load: Callable[[], Predictor], settings: Settings, import_plugins: bool = False
+) -> Predictor:
+    check_gpus(settings.executor.cuda_devices)
+    if import_plugins:
+        plugins.import_plugins()
+    return load()
 
 
 def _built(settings: SettingsLike, num_workers: Optional[int], cuda_device: int = -1) -> Settings:

@@ -14,7 +14,6 @@ nobody uses any more is garbage-collected, and tells the dispatcher to end.
 import atexit
 import enum
 import os
-import pickle
 import sys
 import threading
 import time
@@ -25,12 +24,17 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.api.request_queue import DynamicBatcher, Request, resolve
+from allennlp_parallel_predict.api.request_queue import (
+    DynamicBatcher,
+    QueueSettings,
+    Request,
+    resolve,
+)
 from allennlp_parallel_predict.api.statistics import Counts, Statistics
 from allennlp_parallel_predict.common.errors import PredictorClosed, QueueFull, WorkerDied
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, OnError, WorkerOptions
 from allennlp_parallel_predict.common.wakeup import WakeUp
-from allennlp_parallel_predict.executors import Executor
+from allennlp_parallel_predict.executors.base import Executor, fill
 
 _PATIENCE = 5.0
 """Seconds that the interpreter's exit waits for the workers' end."""
@@ -61,25 +65,18 @@ class Dispatcher:
         What runs the batches. From here on it belongs to the dispatcher's thread.
     load : `Callable[[], Predictor]`
         Loads the predictor, in that thread.
+    queue : `QueueSettings`
+        How requests wait.
     exact : `bool`, optional (default = `True`)
         Whether results have to be the predictor's to the last bit. Merged requests' need not.
-    max_batch_size : `int`, optional (default = `1`)
-        The number of inputs up to which requests are merged.
-    max_queue_delay : `float`, optional (default = `0.0`)
-        The seconds that a worker stays idle to see whether a batch becomes full.
-    max_waiting : `int`, optional (default = `None`)
-        The number of inputs that may wait for a worker.
     """
 
     def __init__(
         self,
         executor: Executor,
         load: Callable[[], Predictor],
-        *,
+        queue: QueueSettings,
         exact: bool = True,
-        max_batch_size: int = 1,
-        max_queue_delay: float = 0.0,
-        max_waiting: Optional[int] = None,
     ) -> None:
         self.executor = executor
         self.started: "Future[None]" = _result_only()
@@ -87,8 +84,8 @@ class Dispatcher:
         self.ended: "Future[None]" = _result_only()
         """Done when there are no more workers."""
         self._load = load
-        self._exact = exact and max_batch_size == 1
-        self._max_waiting = max_waiting
+        self._exact = exact and queue.max_batch_size == 1
+        self._max_waiting = queue.max_waiting
         self._pid = os.getpid()
         # The garbage collector may call `kill` in a thread that has the lock.
         self._lock = threading.RLock()
@@ -99,7 +96,7 @@ class Dispatcher:
         self._waiting_inputs = 0
         self._end_reason: BaseException = PredictorClosed("this predictor is closed")
         # Of the dispatcher's thread:
-        self._queue = DynamicBatcher(max_batch_size, max_queue_delay)
+        self._queue = DynamicBatcher(queue)
         self._in_work: Dict[int, List[Request]] = {}
         self._finished: Deque[Tuple[BatchResult, List[Request]]] = deque()
         self._next_number = 0
@@ -205,11 +202,9 @@ class Dispatcher:
             self._end(reason)
 
     def _start(self) -> None:
-        self.executor.preserve_order = False
-        # Requests wait here, where they are gathered into batches and can be cancelled.
-        self.executor.hold_back_last = False
         options = WorkerOptions(OnError.SKIP, exact=self._exact)
-        self.executor.start(self._predictor, options)
+        # Requests wait here, where they are gathered into batches and can be cancelled.
+        self.executor.start(self._predictor, options, preserve_order=False)
 
     def _serve(self) -> None:
         while self._state < State.KILLED:
@@ -253,14 +248,15 @@ class Dispatcher:
         another although nothing has happened.
         """
         self._open_inbox()
-        while self.executor.has_room():
+        return None if fill(self.executor, self._next_batch) else self._queue.patience
+
+    def _next_batch(self) -> Optional[Batch]:
+        while True:
             has_idle = len(self._in_work) < self.executor.num_workers
-            is_closing = self._state is not State.OPEN
-            requests = self._queue.take(has_idle, in_hurry=is_closing)
-            if not requests:
-                return self._queue.patience
-            self._submit(requests)
-        return None
+            requests = self._queue.take(has_idle, in_hurry=self._state is not State.OPEN)
+            wanted = [request for request in requests if request.start()]
+            if wanted or not requests:
+                return self._batch_of(wanted) if wanted else None
 
     def _open_inbox(self) -> None:
         self._wakeup.clear()
@@ -276,10 +272,7 @@ class Dispatcher:
                 offsets = range(request.offset, request.offset + len(request.values))
                 self.executor.abandon(request.batch_number, offsets)
 
-    def _submit(self, requests: List[Request]) -> None:
-        requests = [request for request in requests if request.start()]
-        if not requests:
-            return
+    def _batch_of(self, requests: List[Request]) -> Batch:
         number, self._next_number = self._next_number, self._next_number + 1
         values: List[bytes] = []
         now = time.monotonic()
@@ -291,7 +284,7 @@ class Dispatcher:
             self._waiting_inputs -= len(values)
         lines = requests[0].line_numbers if len(requests) == 1 else range(1, len(values) + 1)
         self._in_work[number] = requests
-        self.executor.submit(Batch(number, requests[0].kind, values, range(len(values)), lines))
+        return Batch(number, requests[0].kind, values, range(len(values)), lines)
 
     def _finish(self, result: BatchResult, requests: List[Request]) -> None:
         try:
@@ -300,7 +293,7 @@ class Dispatcher:
             if result.printed:
                 sys.stdout.write("".join(result.printed.values()))
             for request in requests:
-                request.finish(_outputs(result, request))
+                request.finish(result)
                 self._counts.add_request(request)
         except BaseException as error:  # such as that of a stdout that takes no more
             for request in requests:
@@ -321,20 +314,6 @@ class Dispatcher:
         resolve(self.ended)
 
 
-def _outputs(result: BatchResult, request: Request) -> List[Any]:
-    """The request's part of the result; an exception takes the place of a missing output."""
-    failures = {failure.offset: failure.error for failure in result.failures}
-    outputs: List[Any] = []
-    for offset, number in enumerate(request.line_numbers, request.offset):
-        failure = failures.get(offset) if result.fatal is None else result.fatal.error
-        if failure is not None:
-            outputs.append(failure.rebuild(f"In a worker, at input {number}:"))
-        elif offset < len(result.outputs):
-            # One by one, because nothing else can run in this process meanwhile.
-            outputs.append(_loaded(result.outputs[offset]))
-    return outputs
-
-
 _alive: "weakref.WeakSet[Dispatcher]" = weakref.WeakSet()
 
 
@@ -352,10 +331,3 @@ def _result_only() -> "Future[None]":
     future: "Future[None]" = Future()
     future.set_running_or_notify_cancel()
     return future
-
-
-def _loaded(pickled: Any) -> Any:
-    try:
-        return pickle.loads(pickled)
-    except BaseException as error:  # whatever an output's own code raises
-        return error

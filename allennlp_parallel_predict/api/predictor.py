@@ -3,7 +3,7 @@
 from concurrent.futures import Future
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Generator, Iterable, Iterator, List, Optional, Type, TypeVar
+from typing import Any, Generator, Iterable, List, Optional, Type, TypeVar
 
 from allennlp.data import Instance
 from overrides import overrides
@@ -15,10 +15,12 @@ from allennlp_parallel_predict.api.stream import (
     only_output,
     pickled_batches,
     treat_errors,
+    until_error,
 )
 from allennlp_parallel_predict.common.messages import Batch, BatchKind, OnError
 from allennlp_parallel_predict.common.serialization import dumps
 from allennlp_parallel_predict.data.batching import InOrderBatching
+from allennlp_parallel_predict.executors.base import fill
 
 _IN_FLIGHT = 3
 """Batches per worker that a stream has submitted: one is computed, one queued, one on its way."""
@@ -38,7 +40,7 @@ class ParallelPredictor(BasePredictor):
 
     # Parameters
 
-    load, settings, max_batch_size, max_queue_delay, max_waiting :
+    load, settings, queue :
         As for `BasePredictor`. The `batching` of the settings is the default of `predict_stream`,
         and `on_error` that of all methods for several inputs.
 
@@ -197,46 +199,25 @@ class ParallelPredictor(BasePredictor):
         batching = self._batching if batch_size is None else InOrderBatching(batch_size)
         workers = self._dispatcher.executor.num_workers
         done: "SimpleQueue[Future[List[Any]]]" = SimpleQueue()
-        stream = Stream(
-            self._dispatcher, done.put, _IN_FLIGHT * workers, _MAX_AHEAD * workers, ordered
-        )
-        source = _Source(stream, pickled_batches(inputs, batching, kind))
+        most, most_ahead = _IN_FLIGHT * workers, _MAX_AHEAD * workers
+        stream = Stream(self._dispatcher, done.put, most, most_ahead, ordered=ordered, ahead=True)
+        errors: List[Exception] = []
+        batches = until_error(pickled_batches(inputs, batching, kind), errors)
+
+        def next_batch() -> Optional[Batch]:
+            # Reading the next inputs may take long: what is finished does not wait for that.
+            return next(batches, None) if done.empty() else None
+
         try:
             while True:
-                # Reading the next inputs may take long: what is finished does not wait for that.
-                while done.empty() and source.submit_one():
-                    pass
+                fill(stream, next_batch)
                 if not stream.in_flight:
                     break
                 for outputs in stream.finish(done.get()):
                     yield from treat_errors(outputs, on_error)
                     # One for one, so that the workers have work however slow the caller is.
-                    source.submit_one()
+                    fill(stream, lambda: next(batches, None), at_most=1)
         finally:
             stream.cancel()
-        if source.error is not None:
-            raise source.error
-
-
-class _Source:
-    """The batches of a stream, and the error that ends them."""
-
-    def __init__(self, stream: Stream, batches: Iterator[Batch]) -> None:
-        self._stream = stream
-        self._batches: Optional[Iterator[Batch]] = batches
-        self.error: Optional[Exception] = None
-
-    def submit_one(self) -> bool:
-        """Submits one more batch, if there is one and there may be."""
-        if self._batches is None or not self._stream.has_room():
-            return False
-        try:
-            batch = next(self._batches, None)
-        except Exception as error:
-            # The inputs before it are predicted, and their outputs given, first.
-            batch, self.error = None, error
-        if batch is None:
-            self._batches = None
-            return False
-        self._stream.submit(batch)
-        return True
+        if errors:
+            raise errors[0]

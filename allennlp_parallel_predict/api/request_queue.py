@@ -1,14 +1,50 @@
 """The inputs that wait for a worker, and which of them a worker gets next."""
 
 import logging
+import pickle
 import time
 from collections import deque
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Deque, List, Optional, Sequence
 
-from allennlp_parallel_predict.common.messages import BatchKind
+from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.messages import BatchKind, BatchResult
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class QueueSettings:
+    """
+    # Parameters
+
+    max_batch_size : `int`, optional (default = `1`)
+        The number of calls of `predict_json` that are predicted together if they wait at the same
+        time. Together they are predicted by `predict_batch_json`, which may differ from
+        `predict_json` in the last digits of floats, and so the workers need not be `exact` either.
+        With 1, the results are those of a `Predictor` to the last bit.
+    max_queue_delay : `float`, optional (default = `0.005`)
+        The seconds that such a call waits for others to join it while a worker is idle.
+    max_waiting : `int`, optional (default = `None`)
+        The number of inputs that may wait for a worker; a call beyond it raises `QueueFull`, unless
+        none waits. Streams, and the later batches of a call, wait until there is room.
+
+    # Raises
+
+    `SettingsError`
+        If a value is out of range.
+    """
+
+    max_batch_size: int = 1
+    max_queue_delay: float = 0.005
+    max_waiting: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_batch_size", 1), ("max_queue_delay", 0), ("max_waiting", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise SettingsError(f"{name} must be at least {least}, but it is {value}")
 
 
 class Request:
@@ -63,28 +99,42 @@ class Request:
         self.tries += 1
         return self.tries > 1 or self.future.set_running_or_notify_cancel()
 
-    def finish(self, outputs: Any = None, error: Optional[BaseException] = None) -> None:
-        resolve(self.future, outputs, error)
+    def finish(
+        self, result: Optional[BatchResult] = None, error: Optional[BaseException] = None
+    ) -> None:
+        """Gives who waits their part of a batch's result, or an error."""
+        resolve(self.future, None if result is None else self._outputs(result), error)
+
+    def _outputs(self, result: BatchResult) -> List[Any]:
+        failures = {failure.offset: failure.error for failure in result.failures}
+        outputs: List[Any] = []
+        for offset, number in enumerate(self.line_numbers, self.offset):
+            failure = failures.get(offset) if result.fatal is None else result.fatal.error
+            if failure is not None:
+                outputs.append(failure.rebuild(f"In a worker, at input {number}:"))
+            elif offset < len(result.outputs):
+                # One by one, because nothing else can run in this process meanwhile.
+                outputs.append(_loaded(result.outputs[offset]))
+        return outputs
+
+
+def _loaded(pickled: Any) -> Any:
+    try:
+        return pickle.loads(pickled)
+    except BaseException as error:  # whatever an output's own code raises
+        return error
 
 
 class DynamicBatcher:
     """
     Gives requests to workers in the order in which they came, so that nobody waits for later ones.
     A worker gets requests that can be merged when it is idle: many can come together until then.
-
-    # Parameters
-
-    max_batch_size : `int`
-        The number of requests up to which requests of one input are merged.
-    max_queue_delay : `float`
-        The seconds that a worker stays idle to see whether a batch becomes full.
     """
 
-    def __init__(self, max_batch_size: int, max_queue_delay: float) -> None:
+    def __init__(self, settings: QueueSettings) -> None:
         self.patience: Optional[float] = None
         """The seconds for which `take` had rather waited for a fuller batch, if there are any."""
-        self._max_batch_size = max_batch_size
-        self._max_queue_delay = max_queue_delay
+        self._settings = settings
         self._to_merge: Deque[Request] = deque()
         self._others: Deque[Request] = deque()
 
@@ -101,35 +151,24 @@ class DynamicBatcher:
 
     def take(self, has_idle: bool, in_hurry: bool = False) -> List[Request]:
         """
-        # Parameters
-
-        has_idle : `bool`
-            Whether there is an idle worker.
-        in_hurry : `bool`, optional (default = `False`)
-            Whether there is no point in waiting for more requests.
-
-        # Returns
-
-        `List[Request]`
-            The requests for the next batch; none if they have to wait.
+        The requests for the next batch; none if they have to wait, for an idle worker (`has_idle`)
+        or, unless `in_hurry`, for others to join them.
         """
         self.patience = None
         single, other = _first(self._to_merge), _first(self._others)
+        most = self._settings.max_batch_size
         if single is not None:
-            wait = single.since + self._max_queue_delay - time.monotonic()
-            if in_hurry or len(self._to_merge) >= self._max_batch_size:
+            wait = single.since + self._settings.max_queue_delay - time.monotonic()
+            if in_hurry or len(self._to_merge) >= most:
                 wait = 0.0
             if wait <= 0 and (other is None or single.since <= other.since):
-                return self._take_group() if has_idle else []
+                size = min(most, len(self._to_merge)) if has_idle else 0
+                return [self._to_merge.popleft() for _ in range(size)]
             if wait > 0 and has_idle:
                 self.patience = wait
         if other is not None and (has_idle or other.ahead):
             return [self._others.popleft()]
         return []
-
-    def _take_group(self) -> List[Request]:
-        size = min(self._max_batch_size, len(self._to_merge))
-        return [self._to_merge.popleft() for _ in range(size)]
 
     def take_all(self) -> List[Request]:
         requests = [*self._to_merge, *self._others]

@@ -1,8 +1,8 @@
-"""The part of `predict_stream` that is the same for threads and for event loops."""
+"""The part of the interfaces that is the same for threads and for event loops."""
 
 import sys
 from concurrent.futures import Future
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Tuple, TypeVar
 
 from allennlp_parallel_predict.api.dispatcher import Dispatcher
 from allennlp_parallel_predict.api.request_queue import Request
@@ -13,6 +13,8 @@ from allennlp_parallel_predict.data.batching import Batching
 from allennlp_parallel_predict.data.inputs import Input
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch, ReorderBuffer
 from allennlp_parallel_predict.executors.inflight_window import InflightWindow
+
+T = TypeVar("T")
 
 
 class Stream:
@@ -30,10 +32,12 @@ class Stream:
         The number of batches that are submitted and not finished.
     max_ahead : `int`
         The number of batches between the oldest unfinished one and the newest.
-    ordered : `bool`
+    ordered : `bool`, optional (default = `True`)
         Whether outputs come in the order of the inputs.
-    merge : `bool`, optional (default = `False`)
-        Whether batches may be predicted together with others.
+    ahead, merge : `bool`, optional (default = `False`)
+        As for `Request`.
+    is_limited : `bool`, optional (default = `False`)
+        Whether the first is refused if too many inputs wait.
     """
 
     def __init__(
@@ -42,31 +46,36 @@ class Stream:
         on_done: "Callable[[Future[List[Any]]], None]",
         max_in_flight: int,
         max_ahead: int,
-        ordered: bool,
+        *,
+        ordered: bool = True,
+        ahead: bool = False,
         merge: bool = False,
+        is_limited: bool = False,
     ) -> None:
         self._dispatcher = dispatcher
         self._on_done = on_done
         self._max_in_flight = max_in_flight
         self._window = InflightWindow(max_ahead if ordered else sys.maxsize, 1)
         self._order = ReorderBuffer() if ordered else None
+        self._ahead = ahead
         self._merge = merge
+        self._is_limited = is_limited
         self.in_flight: "Dict[Future[List[Any]], Tuple[Batch, Request]]" = {}
 
     def has_room(self) -> bool:
         return len(self.in_flight) < self._max_in_flight and self._window.is_open()
 
     def submit(self, batch: Batch) -> None:
-        self._window.enter(batch)
         request = Request(
             batch.kind,
             batch.values,
             merge=self._merge,
-            ahead=not self._merge,
-            is_limited=False,
+            ahead=self._ahead,
+            is_limited=self._is_limited and batch.number == 0,
             line_numbers=batch.line_numbers,
         )
         future = self._dispatcher.submit(request)
+        self._window.enter(batch)
         self.in_flight[future] = batch, request
         future.add_done_callback(self._on_done)
 
@@ -99,6 +108,14 @@ def pickled_batches(inputs: Iterable[Any], batching: Batching, kind: BatchKind) 
     for batch in batching.batches(numbered(), kind):
         if batch is not None:
             yield batch._replace(values=[pickled.pop(position) for position in batch.positions])
+
+
+def until_error(items: Iterable[T], errors: List[Exception]) -> Iterator[T]:
+    """The same items; an exception ends them, and is noted, as those before it come first."""
+    try:
+        yield from items
+    except Exception as error:
+        errors.append(error)
 
 
 def only_output(outputs: List[Any]) -> Dict[str, Any]:

@@ -1,7 +1,8 @@
 """The interface of everything that can run batches."""
 
+import sys
 from contextlib import contextmanager
-from typing import Iterator, List, NamedTuple, Optional, Sequence
+from typing import Callable, Iterator, List, NamedTuple, Optional, Protocol, Sequence
 
 import torch
 from allennlp.predictors import Predictor
@@ -17,6 +18,44 @@ class WorkerCounts(NamedTuple):
     restarts: int
 
 
+class TakesBatches(Protocol):
+    """An `Executor`, or what passes batches on to one."""
+
+    def has_room(self) -> bool: ...
+
+    def submit(self, batch: Batch) -> None: ...
+
+
+def fill(
+    target: TakesBatches, take: Callable[[], Optional[Batch]], at_most: int = sys.maxsize
+) -> bool:
+    """
+    Submits batches as long as there is room for them: one half of every dispatch loop, of which the
+    other is `Executor.collect`.
+
+    # Parameters
+
+    target : `TakesBatches`
+        Where they go.
+    take : `Callable[[], Optional[Batch]]`
+        Gives the next batch, or `None` if there is none at the moment.
+    at_most : `int`, optional (default = `sys.maxsize`)
+        How many.
+
+    # Returns
+
+    `bool`
+        Whether there was always a batch.
+    """
+    while at_most > 0 and target.has_room():
+        batch = take()
+        if batch is None:
+            return False
+        target.submit(batch)
+        at_most -= 1
+    return True
+
+
 class Executor(Configurable):
     """
     Runs batches, some at a time, and gives results in the order in which they are finished.
@@ -27,9 +66,8 @@ class Executor(Configurable):
     with executor.preparing():
         predictor = Predictor.from_path("model.tar.gz")
         executor.start(predictor, WorkerOptions())
-        while not executor.is_idle() or more_batches:
-            while executor.has_room() and more_batches:
-                executor.submit(next(batches))
+        batches = batching.batches(source, source.kind)
+        while fill(executor, lambda: next(batches, None)) or not executor.is_idle():
             for result in executor.collect():
                 ...
         executor.close()
@@ -47,19 +85,6 @@ class Executor(Configurable):
     cuda_devices: List[int] = []
     """The GPUs that workers are dealt out over."""
 
-    preserve_order: bool = True
-    """
-    Whether results are put into input order, for which those after a slow batch have to be held: no
-    worker runs far ahead of it then. Set it before `start`.
-    """
-
-    hold_back_last: bool = True
-    """
-    Whether a batch a worker waits for whoever is free first, so that at the end of the input nobody
-    has two left while another has none; and more where they are short, for when results come. Set
-    it before `start`.
-    """
-
     state_change: Optional[str] = None
     """What the model was found to keep from batch to batch, unless that does not matter."""
 
@@ -71,8 +96,23 @@ class Executor(Configurable):
         """Around loading the archive and running: what this executor needs of its process."""
         yield
 
-    def start(self, predictor: Predictor, options: WorkerOptions) -> None:
-        """Starts the workers, with a predictor whose model is on `loading_device`."""
+    def start(
+        self, predictor: Predictor, options: WorkerOptions, preserve_order: bool = True
+    ) -> None:
+        """
+        Starts the workers.
+
+        # Parameters
+
+        predictor : `Predictor`
+            The predictor, with its model on `loading_device`.
+        options : `WorkerOptions`
+            How workers treat failures and what they send back.
+        preserve_order : `bool`, optional (default = `True`)
+            Whether results are put into input order, for which those after a slow batch have to be
+            held: no worker runs far ahead of it then, and the last batches wait for whoever is free
+            first. Otherwise somebody waits for each batch: all workers are started at once.
+        """
         raise NotImplementedError
 
     def has_room(self) -> bool:
@@ -84,7 +124,7 @@ class Executor(Configurable):
         raise NotImplementedError
 
     def submit(self, batch: Batch) -> None:
-        """Takes a batch. Indices must rise from call to call."""
+        """Takes a batch. Numbers must rise from call to call."""
         raise NotImplementedError
 
     def abandon(self, number: int, offsets: Sequence[int]) -> None:

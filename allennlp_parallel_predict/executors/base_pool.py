@@ -1,10 +1,13 @@
 """The seam between an executor and its workers, wherever they run."""
 
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from typing import Deque, List, NamedTuple, Optional, Sequence, Union
 
 from allennlp_parallel_predict.common.errors import WorkerError
+from allennlp_parallel_predict.common.recorder import current, stage
+from allennlp_parallel_predict.common.stages import SENDING
 from allennlp_parallel_predict.executors.retries import Task
 
 PREFETCH = 2
@@ -21,6 +24,19 @@ class WorkerHandle:
         """The batches that its process has finished."""
         self.deaths_in_a_row = 0
         """Without a suspect or a finished batch in between."""
+        self.since = time.monotonic()
+        """When it showed life, or was given something while it had nothing."""
+
+    def start_waiting(self) -> None:
+        """The next batch's time begins."""
+        self.since = time.monotonic()
+
+    def finish_task(self, task: Task) -> None:
+        """It has finished one of its tasks."""
+        self.tasks.remove(task)
+        self.finished += 1
+        self.deaths_in_a_row = 0
+        self.start_waiting()
 
 
 class WorkerDeath(NamedTuple):
@@ -60,7 +76,6 @@ class BaseWorkerPool(ABC):
     def workers(self) -> Sequence[WorkerHandle]:
         """Those that there are now."""
 
-    @abstractmethod
     def hand_out(self, waiting: Deque[Task], reserve: int) -> None:
         """
         Gives tasks to workers that may have more.
@@ -72,6 +87,31 @@ class BaseWorkerPool(ABC):
         reserve : `int`
             The number of tasks that are kept for workers that have nothing.
         """
+        while waiting:
+            worker = self._free_worker(self.prefetch if len(waiting) > reserve else 1)
+            if worker is None:
+                return
+            task = waiting.popleft()
+            if not worker.tasks:
+                worker.start_waiting()
+            worker.tasks.append(task)
+            with stage(SENDING):
+                message = task.message()
+                current().count_sent(len(message))
+                self._send(worker, task, message)
+
+    def _free_worker(self, prefetch: int) -> Optional[WorkerHandle]:
+        """Of the workers that have less than `prefetch` tasks, the one that has the fewest."""
+        free = [w for w in self.workers if len(w.tasks) < prefetch and self._may_take(w)]
+        return min(free, key=lambda worker: len(worker.tasks)) if free else None
+
+    @abstractmethod
+    def _may_take(self, worker: WorkerHandle) -> bool:
+        """Whether a worker can be given a task, however many it has."""
+
+    @abstractmethod
+    def _send(self, worker: WorkerHandle, task: Task, message: bytes) -> None:
+        """Sends a task to a worker, without waiting."""
 
     @abstractmethod
     def wait(self, timeout: Optional[float], wake: Sequence[int]) -> List[WorkerEvent]:
@@ -86,18 +126,6 @@ class BaseWorkerPool(ABC):
 
     def keep_processes(self) -> None:
         """From here on no process is replaced that lives: the model's state is in it."""
-
-    def looks_ahead(self) -> int:
-        """The tasks that should wait so that there is something to hand out when results come."""
-        return 0
-
-    def is_saturated(self) -> bool:
-        """Whether new tasks are best handed out with those that come before the next `wait`."""
-        return False
-
-    def reads_before_handing_out(self) -> bool:
-        """Whether results have to be read before workers get more."""
-        return False
 
     def close(self) -> None:
         """Lets the workers finish, for a while, and ends them."""

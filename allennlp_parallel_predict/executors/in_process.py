@@ -34,7 +34,9 @@ class InProcessExecutor(Executor):
         self._worker: Optional[Worker] = None
 
     @overrides
-    def start(self, predictor: Predictor, options: WorkerOptions) -> None:
+    def start(
+        self, predictor: Predictor, options: WorkerOptions, preserve_order: bool = True
+    ) -> None:
         self._worker = Worker(predictor, options, failures=Exception)
 
     @overrides

@@ -4,21 +4,11 @@ from typing import Dict, Optional
 
 from allennlp_parallel_predict.common.errors import WorkerDied, WorkerError
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, Failure, OnError
+from allennlp_parallel_predict.common.serialization import dumps
 
 
 class Task:
-    """
-    A batch on its way to a worker, or one input of a batch that has killed too many.
-
-    # Parameters
-
-    batch : `Batch`
-        What the worker gets.
-    isolation : `PoisonIsolation`, optional (default = `None`)
-        The isolation that this task is a part of.
-    offset : `int`, optional (default = `0`)
-        The place of the input in the batch that is searched.
-    """
+    """A batch on its way to a worker; `offset` is its place in the `isolation` that it is of."""
 
     def __init__(
         self, batch: Batch, isolation: "Optional[PoisonIsolation]" = None, offset: int = 0
@@ -27,8 +17,12 @@ class Task:
         self.isolation = isolation
         self.offset = offset
         self.deaths = 0
-        self.is_alone: bool = False
+        self.is_alone = False
         """Whether it is predicted by itself, so that it is clear what a worker died over."""
+
+    def message(self) -> bytes:
+        """What a worker gets."""
+        return dumps((*self.batch.to_message(), self.is_alone))
 
 
 class PoisonIsolation:
@@ -69,13 +63,8 @@ class PoisonIsolation:
 
 class LossLimit:
     """
-    Ends a run whose model can never work. Once a batch is finished, inputs may kill their workers
-    as often as they like: they are bad lines.
-
-    # Parameters
-
-    max_losses : `int`
-        The inputs that may be lost before any batch is finished.
+    Ends a run whose model can never work: once `max_losses` inputs are lost before any batch is
+    finished. After that, inputs may kill their workers as often as they like: they are bad lines.
     """
 
     def __init__(self, max_losses: int) -> None:
@@ -94,12 +83,7 @@ class LossLimit:
         self._last = error
 
     def check(self) -> None:
-        """
-        # Raises
-
-        `WorkerDied`
-            If too many inputs are lost and no batch is finished.
-        """
+        """Raises `WorkerDied` if the limit is reached."""
         if not self._has_worked and self._losses >= self._max_losses:
             raise WorkerDied(
                 f"{self._last}; that was the {ordinal(self._losses)} input, and none could be "

@@ -8,7 +8,7 @@ dies, and is settled once.
 import logging
 import sys
 from collections import deque
-from typing import Deque, Dict, List, Optional, Sequence, Set
+from typing import Deque, Dict, List, Optional, Sequence, Set, Union
 
 from allennlp.predictors import Predictor
 from overrides import overrides
@@ -37,7 +37,6 @@ from allennlp_parallel_predict.executors.state_probe import StateProbe
 from allennlp_parallel_predict.executors.base_pool import (
     BaseWorkerPool,
     WorkerDeath,
-    WorkerEvent,
     WorkerHandle,
 )
 from allennlp_parallel_predict.models.state import stateful_encoder
@@ -45,9 +44,9 @@ from allennlp_parallel_predict.models.state import stateful_encoder
 logger = logging.getLogger(__name__)
 
 _WINDOW = 16
-"""Batches a worker that may lie between the oldest unfinished one and the newest."""
+"""Batches per worker that may lie between the oldest unfinished one and the newest."""
 _RUN_AHEAD = 3
-"""The same for each batch that is in work, as workers have many in hand that are short."""
+"""The same for each batch that is in work, if that is more."""
 _MAX_HELD_BYTES = 64 << 20
 
 
@@ -65,10 +64,11 @@ class SupervisedExecutor(Executor):
     max_retries : `int`, optional (default = `1`)
         How often a batch whose worker died is tried again before its inputs are tried one by one.
     allow_stateful_model : `bool`, optional (default = `False`)
-        Whether a model whose output depends on the batches before may run in several workers.
+        Whether a model whose output depends on the batches before may still run in several
+        workers, so that the output differs from `allennlp predict`'s.
     max_deaths : `int`, optional (default = `3`)
         How often in a row a worker may die while it loads or waits, and the inputs that no worker
-        may survive before any batch is finished: a model that can never work must not loop.
+        may survive before any batch is finished: more end the run with an error.
 
     # Raises
 
@@ -96,8 +96,9 @@ class SupervisedExecutor(Executor):
         self._max_deaths = max_deaths
         self._is_running = False
 
-    def _begin(self, predictor: Predictor, options: WorkerOptions) -> None:
+    def _begin(self, predictor: Predictor, options: WorkerOptions, preserve_order: bool) -> None:
         """The first step of `start`: from here on the number of workers is known."""
+        self._preserve_order = preserve_order
         self._on_error = options.on_error
         self._first_number: Optional[int] = None
         self._losses = LossLimit(self._max_deaths)
@@ -113,9 +114,9 @@ class SupervisedExecutor(Executor):
         self._waiting: Deque[Task] = deque()
         self._in_work = 0
         self._abandoned: Dict[int, Set[int]] = {}
-        width = _WINDOW * self.num_workers if self.preserve_order else sys.maxsize
+        width = _WINDOW * self.num_workers if self._preserve_order else sys.maxsize
         self._window = InflightWindow(
-            width, _MAX_HELD_BYTES if self.preserve_order else sys.maxsize
+            width, _MAX_HELD_BYTES if self._preserve_order else sys.maxsize
         )
 
     def _note_state(self, change: str) -> None:
@@ -134,12 +135,11 @@ class SupervisedExecutor(Executor):
     @overrides
     def has_room(self) -> bool:
         most = self._pool.prefetch * self.num_workers + self._reserve()
-        if self.hold_back_last:
-            most += self._pool.looks_ahead()
         return self._in_work < most and self._window.is_open(_RUN_AHEAD * most)
 
     def _reserve(self) -> int:
-        return self.num_workers if self.hold_back_last and self.num_workers > 1 else 0
+        """One batch per worker waits for whoever is free first, so that all end at once."""
+        return self.num_workers if self._preserve_order and self.num_workers > 1 else 0
 
     @overrides
     def is_idle(self) -> bool:
@@ -151,10 +151,6 @@ class SupervisedExecutor(Executor):
             self._first_number = batch.number
         self._window.enter(batch)
         self._queue(Task(batch))
-        if not self._pool.is_saturated():
-            self._hand_out()
-
-    def _hand_out(self) -> None:
         self._pool.hand_out(self._waiting, self._reserve())
 
     @overrides
@@ -164,48 +160,34 @@ class SupervisedExecutor(Executor):
         # First, so that the caller knows what is lost by now: each resumed run gets further.
         if self._first_number not in self._window.batches:
             self._losses.check()
-        self._hand_out()
-        pool = self._pool
-        results: List[BatchResult] = []
-        finished: List[WorkerEvent] = []
-        for event in pool.wait(timeout, wake):
-            if event.death is None:
-                finished.append(event)
-                self._in_work -= 1
-                continue
-            # Who died had finished what comes before.
-            results += self._after_work(pool, finished)
-            finished = []
-            if pool is self._pool and event.worker in pool.workers:
-                results += self._after_death(event.worker, event.death)
-        if not pool.reads_before_handing_out():
-            self._hand_out()  # to read the results may take long
-        results += self._after_work(pool, finished)
-        self._hand_out()
+        self._pool.hand_out(self._waiting, self._reserve())
+        pool, results = self._pool, []
+        for worker, task, message, death in pool.wait(timeout, wake):
+            if pool is not self._pool:
+                break  # one worker starts over
+            if task is not None:
+                results += self._after_work(worker, task, message)
+            elif death is not None and worker in pool.workers:
+                results += self._after_death(worker, death)
+        self._pool.hand_out(self._waiting, self._reserve())
         return results
 
     def _after_work(
-        self, pool: BaseWorkerPool, finished: Sequence[WorkerEvent]
+        self, worker: WorkerHandle, task: Task, message: Union[bytes, memoryview]
     ) -> List[BatchResult]:
-        results: List[BatchResult] = []
-        for worker, task, message, _ in finished:
-            if pool is not self._pool:
-                break  # one worker starts over
-            assert task is not None
-            try:
-                with stage(RECEIVING):
-                    current().count_received(len(message))
-                    result = load_result(message)
-            except Exception as error:
-                results += self._charge(task, WorkerDied(f"a worker sent no result ({error!r})"))
-                continue
-            if result.state_change is not None:
-                self._note_state(result.state_change)
-                if self.state_change is not None:
-                    pool.keep_processes()
-            self._losses.count_work()
-            results += self._deliver(task, self._examined(worker, result), len(message))
-        return results
+        self._in_work -= 1
+        try:
+            with stage(RECEIVING):
+                current().count_received(len(message))
+                result = load_result(message)
+        except Exception as error:
+            return self._charge(task, WorkerDied(f"a worker sent no result ({error!r})"))
+        if result.state_change is not None:
+            self._note_state(result.state_change)
+            if self.state_change is not None:
+                self._pool.keep_processes()
+        self._losses.count_work()
+        return self._deliver(task, self._examined(worker, result), len(message))
 
     def _examined(self, worker: WorkerHandle, result: BatchResult) -> BatchResult:
         """For subclasses: looks at a result before it is taken to where it belongs."""

@@ -18,7 +18,6 @@ from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import (
     ORDERING,
     READING,
-    SENDING,
     WAITING_FOR_INPUT,
     WAITING_FOR_WORKERS,
 )
@@ -26,7 +25,7 @@ from allennlp_parallel_predict.data.batching import Batching
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch, ReorderBuffer
 from allennlp_parallel_predict.data.sinks import Sink
 from allennlp_parallel_predict.data.sources import Source
-from allennlp_parallel_predict.executors import Executor
+from allennlp_parallel_predict.executors.base import Executor, fill
 from allennlp_parallel_predict.pipeline.bad_input import explain_input
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
 from allennlp_parallel_predict.pipeline.progress import Progress
@@ -115,26 +114,25 @@ class Pipeline:
 
     def _submit(self) -> bool:
         """Gives the executor what it can take; returns whether the source had too little."""
-        while not self._is_exhausted and self._executor.has_room():
-            try:
-                with stage(READING):
-                    batch = next(self._batches)
-            except StopIteration:
-                self._is_exhausted = True
-            except Exception as error:
-                # As in `predict`, what was read before the error is predicted and written.
-                self._is_exhausted, self._source_error = True, error
-            else:
-                if batch is None:
-                    return True
-                self._in_work[batch.number] = batch
-                if self._checkpoint is not None:
-                    self._last_position = max(self._last_position, *batch.positions)
-                    if batch.ends_window:
-                        self._restart_points.append(self._last_position + 1)
-                with stage(SENDING):
-                    self._executor.submit(batch)
-        return False
+        return not fill(self._executor, self._next_batch) and not self._is_exhausted
+
+    def _next_batch(self) -> Optional[Batch]:
+        batch: Optional[Batch] = None
+        try:
+            with stage(READING):
+                batch = None if self._is_exhausted else next(self._batches)
+        except StopIteration:
+            self._is_exhausted = True
+        except Exception as error:
+            # As in `predict`, what was read before the error is predicted and written.
+            self._is_exhausted, self._source_error = True, error
+        if batch is not None:
+            self._in_work[batch.number] = batch
+            if self._checkpoint is not None:
+                self._last_position = max(self._last_position, *batch.positions)
+                if batch.ends_window:
+                    self._restart_points.append(self._last_position + 1)
+        return batch
 
     def _ready(self, results: Sequence[BatchResult]) -> Iterator[CompletedBatch]:
         """What can be written now, in order."""

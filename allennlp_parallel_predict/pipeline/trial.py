@@ -2,14 +2,14 @@
 
 import os
 import time
-from typing import Dict, Iterable, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import psutil
 
 from allennlp_parallel_predict.common.messages import Batch, BatchKind, BatchResult, Failure
 from allennlp_parallel_predict.data.batching import Batching
 from allennlp_parallel_predict.data.inputs import Input
-from allennlp_parallel_predict.executors import Executor
+from allennlp_parallel_predict.executors.base import Executor, fill
 from allennlp_parallel_predict.profiling.memory import memory_of, total_memory
 
 
@@ -32,14 +32,16 @@ class Trial:
         """When each result came, in seconds, and its number of inputs."""
         start = time.monotonic()
         in_work: Dict[int, Batch] = {}
+
+        def take() -> Optional[Batch]:
+            batch = next(batches, None)
+            if batch is not None:
+                in_work[batch.number] = batch
+            return batch
+
         try:
             while True:
-                while executor.has_room():
-                    batch = next(batches, None)
-                    if batch is None:
-                        break
-                    in_work[batch.number] = batch
-                    executor.submit(batch)
+                fill(executor, take)
                 results = executor.collect(timeout=0.1)
                 self.seconds = time.monotonic() - start
                 for result in results:

@@ -126,27 +126,6 @@ def watch_predictor(
         How to take everything off again.
     """
     model, reader = predictor._model, predictor._dataset_reader
-
-    def in_stage(stage: str) -> Callable[[Any], Any]:
-        return lambda function: watch.timed(stage, function)
-
-    for name, stage in _PREDICTOR_METHODS.items():
-        patches.wrap(predictor, name, in_stage(stage))
-    if reader is not None:
-        patches.wrap(reader, "apply_token_indexers", in_stage(INDEXING))
-        # On the class, as calls that were recorded are made there (see `deferral.py`); those of
-        # static methods are not recorded.
-        method = inspect.getattr_static(type(reader), "text_to_instance", None)
-        owner = reader if isinstance(method, (staticmethod, classmethod)) else type(reader)
-        patches.wrap(owner, "text_to_instance", in_stage(TO_INSTANCE))
-    patches.wrap(model, "forward_on_instances", in_stage(SPLITTING))
-    patches.wrap(model, "forward", lambda f: watch.timed(FORWARD, _until_done(model, f)))
-    patches.wrap(
-        model,
-        "make_output_human_readable",
-        lambda f: watch.timed(READABLE, _until_done(model, f)),
-    )
-    patches.wrap(util, "move_to_device", lambda f: watch.timed(TO_DEVICE, _until_done(model, f)))
     index_instances = Batch.index_instances
 
     def index_and_measure(batch: Batch, vocab: Any) -> None:
@@ -154,14 +133,31 @@ def watch_predictor(
         index_instances(batch, vocab)
 
     patches.set(Batch, "index_instances", watch.timed(INDEXING, index_and_measure))
-    patches.wrap(Batch, "as_tensor_dict", in_stage(INDEXING))
-    for module in _modules_of(predictor):
-        patches.wrap(module, "sanitize", in_stage(SANITIZE))
+    targets: List[Tuple[Any, str, str]]
+    targets = [(predictor, name, stage) for name, stage in _PREDICTOR_METHODS.items()]
+    targets += [(model, "forward_on_instances", SPLITTING), (Batch, "as_tensor_dict", INDEXING)]
+    targets += [(module, "sanitize", SANITIZE) for module in _modules_of(predictor)]
+    if reader is not None:
+        # On the class, as recorded calls are made there (see `data/lazy_instances.py`); those of
+        # static methods are not recorded.
+        method = inspect.getattr_static(type(reader), "text_to_instance", None)
+        owner = reader if isinstance(method, (staticmethod, classmethod)) else type(reader)
+        targets += [(reader, "apply_token_indexers", INDEXING)]
+        targets += [(owner, "text_to_instance", TO_INSTANCE)]
+    for owner, name, stage in targets:
+        patches.wrap(owner, name, functools.partial(watch.timed, stage))
+    targets = [(model, "forward", FORWARD), (model, "make_output_human_readable", READABLE)]
+    for owner, name, stage in [*targets, (util, "move_to_device", TO_DEVICE)]:
+        patches.wrap(owner, name, _timed_until_done(watch, stage, model))
 
 
 def _modules_of(predictor: Predictor) -> List[Any]:
     names = {cls.__module__ for cls in type(predictor).__mro__}
     return [sys.modules[name] for name in sorted(names) if "sanitize" in vars(sys.modules[name])]
+
+
+def _timed_until_done(watch: Stopwatch, stage: str, model: torch.nn.Module) -> Callable[[Any], Any]:
+    return lambda function: watch.timed(stage, _until_done(model, function))
 
 
 def _until_done(model: torch.nn.Module, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -183,8 +183,8 @@ def _groups(sock: socket.socket, worker: Worker) -> Iterator[List[Batch]]:
                 yield from ([batch] for batch, _ in waiting)
                 return
             with stage(RECEIVING):
-                for *batch, is_alone in pickle.loads(message):
-                    waiting.append((Batch.of_message(*batch), is_alone))
+                *batch, is_alone = pickle.loads(message)
+                waiting.append((Batch.of_message(*batch), is_alone))
         group = [waiting.popleft()]
         while waiting and len(group) < size and not (group[-1][1] or waiting[0][1]):
             group.append(waiting.popleft())

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterable, List
 import psutil
 
 from allennlp_parallel_predict import AsyncPredictor, ParallelPredictor
+from allennlp_parallel_predict.api.request_queue import QueueSettings
 from allennlp_parallel_predict.settings import Settings, build_settings, read_settings
 from tests.support.faults import predictor_of
 from tests.support.running import workers
@@ -35,7 +36,7 @@ def faulty(
     model: Dict[str, Any] = {}, max_batch_size: int = 1, **settings: Any
 ) -> ParallelPredictor:
     return ParallelPredictor(
-        lambda: predictor_of(**model), settings_of(**settings), max_batch_size=max_batch_size
+        lambda: predictor_of(**model), settings_of(**settings), QueueSettings(max_batch_size)
     )
 
 
@@ -82,7 +83,8 @@ def faulty_async(
     **options: Any,
 ) -> AsyncPredictor:
     settings = settings_of(num_workers, on_error=on_error, max_retries=max_retries)
-    return AsyncPredictor(lambda: predictor_of(**model), settings, **options)
+    queue = QueueSettings(**{"max_batch_size": 32, **options})
+    return AsyncPredictor(lambda: predictor_of(**model), settings, queue)
 
 
 async def ticks(count: int) -> List[float]:

@@ -26,7 +26,7 @@ class EchoExecutor(Executor):
     def __init__(self) -> None:
         self._waiting: Deque[Batch] = deque()
 
-    def start(self, predictor: Any, options: Any) -> None:
+    def start(self, predictor: Any, options: Any, preserve_order: bool = True) -> None:
         pass
 
     def has_room(self) -> bool:

@@ -11,12 +11,10 @@ A pool of worker processes.
         ▲                      │ dies, or is too slow                 └──────────────┘
         └──────────────────────┘ replaced at once; its batches go back
 
-The parent has one thread, which waits for all sockets at once. Each worker has a second batch in
-hand while it computes the first, so that it never waits for the parent. If batches are short it has
-more of them, which come several in one message: to send each by itself, and to wake the worker for
-it, would take longer than the work. Results come one by one in any case. So what a worker that died
-was at is the first of which there is none; or, if workers predict several at once, one of the next,
-which is then found by predicting each alone.
+The parent has one thread, which waits for all sockets at once. Each worker has a second batch
+queued while it computes the first, so that it never waits for the parent. Results come one by one.
+So what a worker that died was at is the first batch of which there is none; or, if workers predict
+several at once, one of the next, which is then found by predicting each alone.
 """
 
 from contextlib import contextmanager
@@ -56,18 +54,10 @@ class ProcessPoolExecutor(SupervisedExecutor):
         Whether the workers have one copy of the parameters between them.
     cuda_devices : `List[int]`, optional (default = `None`)
         The GPUs that the workers are dealt out over.
-    batch_timeout : `float`, optional (default = `None`)
-        The seconds after which a worker is killed and its batch tried again.
-    max_retries : `int`, optional (default = `1`)
-        How often a batch whose worker died is tried again before its inputs are tried one by one.
+    batch_timeout, max_retries, allow_stateful_model, max_deaths :
+        As for `SupervisedExecutor`.
     max_batches_per_worker : `int`, optional (default = `None`)
         The batches after which a worker is replaced, for models that leak memory.
-    allow_stateful_model : `bool`, optional (default = `False`)
-        Whether a model whose output depends on the batches before may still run in several
-        workers, so that the output differs from `allennlp predict`'s.
-    max_deaths : `int`, optional (default = `3`)
-        How often in a row a worker may die while it loads or waits, and the inputs that no worker
-        may survive before any batch is finished: more end the run with an error.
     pin_cpus : `bool`, optional (default = `True`)
         Whether each worker stays on a CPU of its own, if there is one of one thread for each CPU.
     operation_batching : `bool`, optional (default = `None`)
@@ -76,11 +66,6 @@ class ProcessPoolExecutor(SupervisedExecutor):
         enough. With `True`, also if the predictor, the reader or the model is not AllenNLP's: it
         must not keep anything of a line, nor hold a lock, while the model predicts. In any case
         only with one thread a worker, on CPUs, without a `batch_timeout` and a profile.
-
-    # Raises
-
-    `SettingsError`
-        If a setting has a value that it cannot have.
     """
 
     def __init__(
@@ -119,15 +104,16 @@ class ProcessPoolExecutor(SupervisedExecutor):
             yield
 
     @overrides
-    def start(self, predictor: Predictor, options: WorkerOptions) -> None:
-        self._begin(predictor, options)
+    def start(
+        self, predictor: Predictor, options: WorkerOptions, preserve_order: bool = True
+    ) -> None:
+        self._begin(predictor, options, preserve_order)
         self._group_size = 1
         if self._may_group(predictor, options):
             is_asked_for = bool(self._operation_batching)
             self._group_size = usable_group_size(predictor, is_asked_for)
         self._launcher.prepare(predictor, options._replace(group_size=self._group_size))
         self._start_pool()
-        self._is_running = True
 
     def _start_pool(self) -> None:
         self._pool = WorkerPool(
@@ -136,8 +122,9 @@ class ProcessPoolExecutor(SupervisedExecutor):
             batch_timeout=self._batch_timeout,
             max_batches=self._max_batches_per_worker if self.state_change is None else None,
             group_size=self._group_size,
-            starts_early=not self.hold_back_last,
+            starts_early=not self._preserve_order,
         )
+        self._is_running = True
 
     def _may_group(self, predictor: Predictor, options: WorkerOptions) -> bool:
         # The time of a batch by itself cannot be told then, and torch's threads are a thread's own.

@@ -1,8 +1,9 @@
 """A place in a pool of processes, and the process that fills it now."""
 
 import signal
-import time
 from typing import Optional
+
+from overrides import overrides
 
 from allennlp_parallel_predict.common.errors import WorkerDied, WorkerError, WorkerTimeout
 from allennlp_parallel_predict.executors.base_pool import WorkerDeath, WorkerHandle
@@ -25,14 +26,13 @@ class ProcessHandle(WorkerHandle):
         self.process = process
         self.is_ready = False
         self.finished = 0
-        self.finished_at = time.monotonic()
         self.kill_at: Optional[float] = None
         self.overdue: Optional[Task] = None
         self.start_waiting()
 
+    @overrides
     def start_waiting(self) -> None:
-        """The process has shown life, and the next batch's time begins."""
-        self.since = time.monotonic()
+        super().start_waiting()
         self.report_after = _QUIET
 
     def is_unclear(self, group_size: int) -> bool:

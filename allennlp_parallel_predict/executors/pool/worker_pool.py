@@ -11,14 +11,10 @@ import selectors
 import signal
 import socket
 import time
-from collections import OrderedDict, deque
-from typing import Callable, Deque, Dict, List, Optional, Sequence
+from typing import Callable, Deque, List, Optional, Sequence
 
 from overrides import overrides
 
-from allennlp_parallel_predict.common.recorder import current, in_stage
-from allennlp_parallel_predict.common.serialization import dumps
-from allennlp_parallel_predict.common.stages import SENDING
 from allennlp_parallel_predict.executors.base_pool import (
     PREFETCH,
     BaseWorkerPool,
@@ -39,12 +35,8 @@ _TICK = 0.25
 """Seconds after which a wait looks around, whatever happens."""
 _LONGEST_LOAD = 600.0
 """Seconds that loading the model may take, with a `batch_timeout` and if none has managed yet."""
-_BUFFERED_SECONDS, _MAX_PREFETCH = 0.01, 32
-"""Seconds for which a worker should have batches, and the number that is enough in any case.
-To wake a worker that has run out takes the parent longer than to serve one that has not."""
-_SLOW = 0.25
-"""Seconds of a batch from which on a worker has no more than one that waits."""
-_SMOOTHING = 0.05
+_SLOW, _SMOOTHING = 0.25, 0.05
+"""Seconds of a batch from which on workers do not have two groups of them."""
 _MAX_UNCLEAR_DEATHS = 3
 """Deaths over one of several batches after which each is predicted by itself."""
 Launch = Callable[[int, Sequence[socket.socket]], WorkerProcess]
@@ -73,6 +65,7 @@ class WorkerPool(BaseWorkerPool):
         self,
         size: int,
         launch: Launch,
+        *,
         batch_timeout: Optional[float] = None,
         max_batches: Optional[int] = None,
         group_size: int = 1,
@@ -84,24 +77,20 @@ class WorkerPool(BaseWorkerPool):
         self._size = size
         self._group_size = group_size
         self._unclear_deaths = 0
-        self.prefetch = self._min_prefetch = PREFETCH if group_size == 1 else 2 * group_size
-        self._batch_seconds = 1.0 if group_size == 1 else _SLOW / 2
+        self.prefetch = PREFETCH * group_size
+        self._batch_seconds = 0.0
         self._launch = launch
         self._batch_timeout = batch_timeout
         self._max_batches = max_batches
         self._tick = min(_TICK, batch_timeout / 4 if batch_timeout else _TICK)
         self._slowest_load: Optional[float] = None
         self._selector = selectors.DefaultSelector()
-        # Workers that may have fewer batches than they can hold; looked over when taken out.
-        self._idle: Deque[ProcessHandle] = deque()
-        self._underfilled: "OrderedDict[ProcessHandle, None]" = OrderedDict()
         self._retired: List[WorkerProcess] = []
-        self._due: List[ProcessHandle] = []  # to be recycled
         self._next_look = time.monotonic() + self._tick
         for number in range(size if starts_early else 1):
             self._start(number)
 
-    def _start(self, number: int) -> None:
+    def _start(self, number: int) -> ProcessHandle:
         inherited = [worker.process.channel.socket for worker in self._workers]
         try:
             process = self._launch(number, inherited)
@@ -115,7 +104,7 @@ class WorkerPool(BaseWorkerPool):
             self._workers[number].fill(process)
         worker = self._workers[number]
         self._selector.register(process.channel.socket, selectors.EVENT_READ, worker)
-        self._idle.append(worker)
+        return worker
 
     @property
     @overrides
@@ -124,111 +113,39 @@ class WorkerPool(BaseWorkerPool):
 
     @overrides
     def hand_out(self, waiting: Deque[Task], reserve: int) -> None:
-        self._recycle()
-        given: Dict[ProcessHandle, List[Task]] = {}
-        while waiting:
-            worker = self._take_free(self.prefetch if len(waiting) > reserve else 1)
-            if worker is None:
-                break
-            task = waiting.popleft()
-            task.is_alone |= self._unclear_deaths >= _MAX_UNCLEAR_DEATHS
-            if not worker.tasks:
-                worker.start_waiting()
-            worker.tasks.append(task)
-            self._offer(worker)
-            given.setdefault(worker, []).append(task)
-            if not self.sends_in_bulk():
-                self._send_tasks(given)
-        self._send_tasks(given)
+        if self._max_batches is not None:
+            for worker in self._workers:
+                if worker.finished >= self._max_batches:
+                    worker.process.channel.finish()
+                    self._retired.append(worker.process)
+                    self._replace_process(worker)
+        if self._unclear_deaths >= _MAX_UNCLEAR_DEATHS:
+            for task in waiting:
+                task.is_alone = True
+        super().hand_out(waiting, reserve)
 
-    @in_stage(SENDING)
-    def _send_tasks(self, given: Dict[ProcessHandle, List[Task]]) -> None:
-        while given:
-            worker, tasks = given.popitem()
-            message = dumps([(*task.batch.to_message(), task.is_alone) for task in tasks])
-            current().count_sent(len(message))
-            self.send(worker, message)
+    @overrides
+    def _free_worker(self, prefetch: int) -> Optional[WorkerHandle]:
+        worker = super()._free_worker(prefetch)
+        if (worker is None or worker.tasks) and len(self._workers) < self._size:
+            return self._start(len(self._workers))
+        return worker
 
-    def _take_free(self, prefetch: int) -> Optional[ProcessHandle]:
-        """A worker that has less than `prefetch` batches, an idle one if there is one."""
-        while self._idle:
-            worker = self._idle.popleft()
-            if not worker.tasks and self._may_take(worker):
-                return worker
-        if len(self._workers) < self._size:
-            self._start(len(self._workers))
-            return self._idle.pop()
-        while prefetch > 1 and self._underfilled:
-            worker, _ = self._underfilled.popitem(last=False)
-            if 0 < len(worker.tasks) < prefetch and self._may_take(worker):
-                return worker
-        return None
+    @overrides
+    def _may_take(self, worker: WorkerHandle) -> bool:
+        assert isinstance(worker, ProcessHandle)
+        given = worker.finished + len(worker.tasks)
+        return worker.kill_at is None and (self._max_batches is None or given < self._max_batches)
 
-    def _may_take(self, worker: ProcessHandle) -> bool:
-        left = self._max_batches is None or worker.finished + len(worker.tasks) < self._max_batches
-        return left and worker.kill_at is None
-
-    def send(self, worker: ProcessHandle, message: bytes) -> None:
+    @overrides
+    def _send(self, worker: WorkerHandle, task: Task, message: bytes) -> None:
+        assert isinstance(worker, ProcessHandle)
         if not worker.process.channel.send(message):
             self._watch(worker, writing=True)
-
-    def sends_in_bulk(self) -> bool:
-        """
-        Whether several batches go to a worker in one message: they are so short that to send each
-        by itself would take the most time, or are predicted in groups.
-        """
-        return self.prefetch > PREFETCH
-
-    @overrides
-    def looks_ahead(self) -> int:
-        return self.prefetch * self._size if self.sends_in_bulk() else 0
-
-    @overrides
-    def is_saturated(self) -> bool:
-        has_idle = bool(self._idle) or len(self._workers) < self._size
-        return self.sends_in_bulk() and not has_idle
-
-    @overrides
-    def reads_before_handing_out(self) -> bool:
-        return self._max_batches is not None  # a result may say that its process has to stay
 
     @overrides
     def keep_processes(self) -> None:
         self._max_batches = None
-
-    def _offer(self, worker: ProcessHandle) -> None:
-        if not worker.tasks:
-            self._idle.append(worker)
-        elif len(worker.tasks) < self.prefetch:
-            self._underfilled[worker] = None
-
-    def _finished(self, worker: ProcessHandle, message: memoryview) -> WorkerEvent:
-        worker.deaths_in_a_row = 0
-        worker.finished += 1
-        task = worker.tasks.popleft()
-        if self._max_batches is not None and worker.finished >= self._max_batches:
-            self._due.append(worker)
-        else:
-            self._offer(worker)
-        return WorkerEvent(worker, task, message)
-
-    def _update_prefetch(self, worker: ProcessHandle, count: int) -> None:
-        """The worker has finished so many batches since it finished some before."""
-        seconds, worker.finished_at = (worker.since - worker.finished_at) / count, worker.since
-        self._batch_seconds += min(1.0, _SMOOTHING * count) * (seconds - self._batch_seconds)
-        enough = int(_BUFFERED_SECONDS / max(self._batch_seconds, 1e-6))
-        least = self._min_prefetch if self._batch_seconds < _SLOW else PREFETCH
-        self.prefetch = max(least, min(_MAX_PREFETCH, enough))
-
-    def _recycle(self) -> None:
-        while self._due:
-            worker = self._due.pop()
-            if self._max_batches is None:
-                self._offer(worker)
-            elif worker.finished >= self._max_batches:
-                worker.process.channel.finish()
-                self._retired.append(worker.process)
-                self._replace_process(worker)
 
     @overrides
     def replace(self, worker: WorkerHandle) -> None:
@@ -283,27 +200,31 @@ class WorkerPool(BaseWorkerPool):
     def _events(
         self, worker: ProcessHandle, messages: List[memoryview], ended: bool
     ) -> List[WorkerEvent]:
+        seconds = time.monotonic() - worker.since
         results = [message for message in messages if message != READY]
         if len(results) < len(messages):
             worker.is_ready = True
-            self._slowest_load = max(self._slowest_load or 0.0, time.monotonic() - worker.since)
+            self._slowest_load = max(self._slowest_load or 0.0, seconds)
         worker.start_waiting()  # even a part of a message is a sign of life
-        if results:
-            self._update_prefetch(worker, len(results))
+        if results and self._group_size > 1:
+            seconds /= len(results)
+            self._batch_seconds += _SMOOTHING * (seconds - self._batch_seconds)
+            self.prefetch = PREFETCH * (1 if self._batch_seconds > _SLOW else self._group_size)
         # A predictor may have written what looks like a result: there are no more than tasks.
-        events = [self._finished(worker, result) for result in results[: len(worker.tasks)]]
+        tasks = list(worker.tasks)[: len(results)]
+        for task in tasks:
+            worker.finish_task(task)
+        events = [WorkerEvent(worker, *finished) for finished in zip(tasks, results)]
         if ended:
             events.append(WorkerEvent(worker, death=self._death(worker)))
         return events
 
     def _death(self, worker: ProcessHandle) -> WorkerDeath:
         is_unclear = worker.is_unclear(self._group_size)
-        if is_unclear:
-            self._unclear_deaths += 1
-        death = worker.death(is_unclear, self._batch_timeout)
+        self._unclear_deaths += is_unclear
         for task in worker.tasks if is_unclear else ():
             task.is_alone = True
-        return death
+        return worker.death(is_unclear, self._batch_timeout)
 
     def _watch(self, worker: ProcessHandle, writing: bool) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
@@ -347,31 +268,32 @@ class WorkerPool(BaseWorkerPool):
 
     @overrides
     def close(self) -> None:
-        processes = [worker.process for worker in self._workers] + self._retired
         for worker in self._workers:
             worker.process.channel.finish()
             if not worker.is_ready:
                 worker.process.signal(signal.SIGTERM)  # nobody needs what it is loading
-        deadline = time.monotonic() + _GRACE
-        for process in processes:
-            process.wait(max(0.0, deadline - time.monotonic()))
+        _wait_for(self._processes(), _GRACE)
         self.kill()
 
     @overrides
     def kill(self) -> None:
-        _end([worker.process for worker in self._workers] + self._retired)
+        processes = self._processes()
+        for process in processes:
+            process.signal(signal.SIGTERM)
+        _wait_for(processes, _GRACE / 2)
+        for process in processes:
+            process.signal(signal.SIGKILL)
+            process.wait(_GRACE)
         for worker in self._workers:
             worker.process.channel.close()
         self._selector.close()
-        self._workers, self._retired, self._due = [], [], []
+        self._workers, self._retired = [], []
+
+    def _processes(self) -> List[WorkerProcess]:
+        return [worker.process for worker in self._workers] + self._retired
 
 
-def _end(processes: List[WorkerProcess]) -> None:
-    for process in processes:
-        process.signal(signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE / 2
+def _wait_for(processes: List[WorkerProcess], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     for process in processes:
         process.wait(max(0.0, deadline - time.monotonic()))
-        process.signal(signal.SIGKILL)
-    for process in processes:
-        process.wait(_GRACE)

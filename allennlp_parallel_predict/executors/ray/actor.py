@@ -127,7 +127,7 @@ class RayWorker:
                 parameter.data = data if shared else data.clone()
             self._is_shared = shared
             self._worker.accept_changes()
-        return dump_result(self._worker.predict(Batch.of_message(*pickle.loads(message))))
+        return dump_result(self._worker.predict(Batch.of_message(*pickle.loads(message)[:-1])))
 
 
 def _read_only(memory: "numpy.ndarray[Any, Any]") -> Any:

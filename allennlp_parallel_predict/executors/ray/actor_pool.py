@@ -8,16 +8,7 @@ from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence
 
 from overrides import overrides
 
-from allennlp_parallel_predict.common.errors import (
-    SettingsError,
-    WorkerDied,
-    WorkerError,
-    WorkerTimeout,
-)
-from allennlp_parallel_predict.common.messages import BatchResult
-from allennlp_parallel_predict.common.recorder import current, stage
-from allennlp_parallel_predict.common.serialization import dumps
-from allennlp_parallel_predict.common.stages import SENDING
+from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.wakeup import WakeUp
 from allennlp_parallel_predict.executors.base_pool import (
     BaseWorkerPool,
@@ -25,12 +16,8 @@ from allennlp_parallel_predict.executors.base_pool import (
     WorkerEvent,
     WorkerHandle,
 )
-from allennlp_parallel_predict.executors.ray.actor import (
-    ActorIdentity,
-    ActorSetup,
-    RayWorker,
-    clock,
-)
+from allennlp_parallel_predict.executors.ray.actor import ActorIdentity, ActorSetup, RayWorker
+from allennlp_parallel_predict.executors.ray.handle import ActorHandle
 from allennlp_parallel_predict.executors.retries import Task
 
 logger = logging.getLogger(__name__)
@@ -39,48 +26,6 @@ _TICK = 1.0
 """Seconds after which a wait looks around, whatever happens."""
 _PATIENCE = 30.0
 """Seconds without any actor after which that is said; doubled each time."""
-
-
-class ActorHandle(WorkerHandle):
-    """An actor, or the request for one."""
-
-    def __init__(self, actor: Any, deaths_in_a_row: int) -> None:
-        super().__init__()
-        self.actor = actor
-        self.deaths_in_a_row = deaths_in_a_row
-        self.identity: Optional[ActorIdentity] = None
-        """What it says of itself, when it has its model."""
-        self.errors: Dict[Task, BaseException] = {}
-        """Those of its tasks of which Ray says that they will not be finished."""
-        self.since = 0.0
-        self.timed_out = False
-
-    def is_free(self, prefetch: int) -> bool:
-        return (
-            len(self.tasks) < prefetch
-            and self.identity is not None
-            and not self.errors
-            and not self.timed_out
-        )
-
-    def is_dead(self) -> bool:
-        """Not before: what it finished before it died may still be on its way."""
-        return bool(self.errors) and len(self.errors) == len(self.tasks)
-
-    def describe_death(self, cause: BaseException, batch_timeout: Optional[float]) -> WorkerError:
-        where = "before it had its model"
-        if self.tasks:
-            where = f"while it predicted {self.tasks[0].batch.describe()}"
-        if self.timed_out:
-            return WorkerTimeout(
-                f"{self} was over the batch_timeout of {batch_timeout} s and was ended {where}"
-            )
-        # Ray's last line says what happened, and then what may have been the reason.
-        what = (str(cause).strip().splitlines() or [repr(cause)])[-1]
-        return WorkerDied(f"{self} ended {where} ({what.split(' There are some')[0]})")
-
-    def __str__(self) -> str:
-        return str(self.identity or "a worker")
 
 
 class _Answer(NamedTuple):
@@ -163,26 +108,17 @@ class ActorPool(BaseWorkerPool):
         self._shares_parameters = shares
 
     @overrides
-    def hand_out(self, waiting: Deque[Task], reserve: int) -> None:
-        while waiting and not (self._is_probing and any(w.tasks for w in self._workers)):
-            worker = free_worker(self._workers, self.prefetch if len(waiting) > reserve else 1)
-            if worker is None:
-                return
-            self._give(worker, waiting.popleft())
-
-    def _give(self, worker: ActorHandle, task: Task) -> None:
-        if not worker.tasks:
-            worker.since = time.monotonic()
-        worker.tasks.append(task)
-        with stage(SENDING):
-            message = dumps(task.batch.to_message())
-            current().count_sent(len(message))
-            reference = worker.actor.predict.remote(message, self._shares_parameters)
-        self._follow(worker, task, reference)
+    def _may_take(self, worker: WorkerHandle) -> bool:
+        assert isinstance(worker, ActorHandle)
+        if self._is_probing and any(other.tasks for other in self._workers):
+            return False
+        return worker.identity is not None and not worker.errors and not worker.timed_out
 
     @overrides
-    def reads_before_handing_out(self) -> bool:
-        return self._is_probing
+    def _send(self, worker: WorkerHandle, task: Task, message: bytes) -> None:
+        assert isinstance(worker, ActorHandle)
+        reference = worker.actor.predict.remote(message, self._shares_parameters)
+        self._follow(worker, task, reference)
 
     @property
     @overrides
@@ -215,10 +151,7 @@ class ActorPool(BaseWorkerPool):
         elif task is None:
             return [WorkerEvent(worker, death=self._death(worker, error))]
         elif error is None:
-            worker.tasks.remove(task)
-            worker.finished += 1
-            worker.deaths_in_a_row = 0
-            worker.since = time.monotonic()
+            worker.finish_task(task)
             return [WorkerEvent(worker, task, future.result())]
         else:
             worker.errors[task] = error
@@ -301,27 +234,3 @@ class ActorPool(BaseWorkerPool):
             self.drop(self._workers[-1])
         self._packed = []
         self._wakeup.close()
-
-
-def free_worker(workers: Sequence[ActorHandle], prefetch: int) -> Optional[ActorHandle]:
-    """One that has less than `prefetch` batches; rather one that has none than one that has."""
-    busy = None
-    for worker in workers:
-        if worker.is_free(prefetch):
-            if not worker.tasks:
-                return worker
-            busy = busy or worker
-    return busy
-
-
-def in_our_time(result: BatchResult, worker: ActorHandle) -> BatchResult:
-    """The result, its profile with the times of this machine's clock."""
-    if result.profile is None or worker.identity is None:
-        return result
-    shift = worker.identity.clock - clock()
-    times = {name: getattr(result.profile, name) + shift for name in ("since", "started", "ended")}
-    spans = [
-        part._replace(start=part.start + shift, end=part.end + shift)
-        for part in result.profile.spans
-    ]
-    return result._replace(profile=result.profile._replace(spans=spans, **times))

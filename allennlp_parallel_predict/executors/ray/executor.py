@@ -26,12 +26,9 @@ from allennlp_parallel_predict.common.messages import BatchResult, WorkerOptions
 from allennlp_parallel_predict.executors.base import Executor, WorkerCounts
 from allennlp_parallel_predict.executors.base_pool import WorkerHandle
 from allennlp_parallel_predict.executors.ray.actor import ActorSetup, pack
-from allennlp_parallel_predict.executors.ray.actor_pool import (
-    ActorHandle,
-    ActorPool,
-    in_our_time,
-)
+from allennlp_parallel_predict.executors.ray.actor_pool import ActorPool
 from allennlp_parallel_predict.executors.ray.cluster import Connection
+from allennlp_parallel_predict.executors.ray.handle import ActorHandle, in_our_time
 from allennlp_parallel_predict.executors.state_probe import ModelKind, StateProbe
 from allennlp_parallel_predict.executors.supervised import (
     SupervisedExecutor,
@@ -60,23 +57,10 @@ class RayExecutor(SupervisedExecutor):
         The GPUs that Ray sets aside for each worker.
     share_model : `bool`, optional (default = `True`)
         Whether the workers of a node have one copy of the parameters between them.
-    batch_timeout : `float`, optional (default = `None`)
-        The seconds after which a worker is killed and its batch tried again.
-    max_retries : `int`, optional (default = `1`)
-        How often a batch whose worker died is tried again before its inputs are tried one by one.
-    allow_stateful_model : `bool`, optional (default = `False`)
-        Whether a model whose output depends on the batches before may still run in several
-        workers, so that the output differs from `allennlp predict`'s.
-    max_deaths : `int`, optional (default = `3`)
-        How often in a row a worker may die while it loads or waits, and the inputs that no worker
-        may survive before any batch is finished: more end the run with an error.
+    batch_timeout, max_retries, allow_stateful_model, max_deaths :
+        As for `SupervisedExecutor`.
     runtime_env : `Dict[str, Any]`, optional (default = `None`)
         Ray's runtime environment; by default it has the imported code that is not installed.
-
-    # Raises
-
-    `SettingsError`
-        If a setting has a value that it cannot have.
     """
 
     def __init__(
@@ -115,12 +99,14 @@ class RayExecutor(SupervisedExecutor):
             raise
 
     @overrides
-    def start(self, predictor: Predictor, options: WorkerOptions) -> None:
+    def start(
+        self, predictor: Predictor, options: WorkerOptions, preserve_order: bool = True
+    ) -> None:
         ray = self._connection.open()
         resources = ray.cluster_resources()
         self.cpus = int(resources.get("CPU", 0))
         self.num_workers = self._requested_workers or self._as_many_as_fit(resources)
-        self._begin(predictor, options)
+        self._begin(predictor, options, preserve_order)
         # Parameters are shared only with a model that does not write to them.
         self._probe = StateProbe(is_needed=True)
         self._pool = ActorPool(
