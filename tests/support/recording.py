@@ -31,7 +31,7 @@ class RecordingPredictor(Predictor):
         return self._predict(inputs)
 
     def predict_instance(self, instance: Instance) -> Dict[str, Any]:
-        return self.predict_json(vars(instance["it"])["metadata"])
+        return self.predict_json(getattr(instance["it"], "metadata"))
 
     def _predict(self, inputs: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
         self.calls.append("predict " + ",".join(str(i["n"]) for i in inputs))
