@@ -8,24 +8,23 @@ Created Equal", OSDI 2014: the file is synchronised before it is renamed, its fo
 """
 
 import contextlib
-import enum
 import hashlib
 import json
 import os
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, Iterator, NamedTuple, Optional
 
 from allennlp_parallel_predict.common.errors import ResumeError, SettingsError
 from allennlp_parallel_predict.data.files import sync_folder, writing
 from allennlp_parallel_predict.data.sinks import OutputPosition
 from allennlp_parallel_predict.pipeline.fingerprint import (
     Fingerprint,
+    add_content,
     describe,
     fingerprint,
     is_same,
-    with_content,
 )
 
-_VERSION = 2
+_VERSION = 3
 
 
 class Identity(NamedTuple):
@@ -34,14 +33,6 @@ class Identity(NamedTuple):
     files: Dict[str, str]
     """The paths of what is read, by a name that a user understands."""
     settings: Dict[str, Any]
-
-
-class LeftBehind(enum.Enum):
-    """What an earlier run with the same output has left."""
-
-    NOTHING = "nothing"
-    UNFINISHED = "an output that can be continued"
-    COMPLETE = "a complete output"
 
 
 class Checkpoint:
@@ -62,11 +53,16 @@ class Checkpoint:
         self._settings = json.loads(json.dumps(identity.settings))
         self._fingerprints: Optional[Dict[str, Fingerprint]] = None
 
-    def left_behind(self) -> LeftBehind:
-        """Looks for an earlier run."""
-        if os.path.lexists(self.path):
-            return LeftBehind.UNFINISHED
-        return LeftBehind.COMPLETE if os.path.exists(self._output_file) else LeftBehind.NOTHING
+    def exists(self) -> bool:
+        """Whether an earlier run with the same output was interrupted."""
+        return os.path.lexists(self.path)
+
+    def is_complete(self) -> bool:
+        """Whether an earlier run is complete. One without an input leaves an empty output."""
+        return not self.exists() and not self._is_empty()
+
+    def _is_empty(self) -> bool:
+        return not os.path.exists(self._output_file) or not os.path.getsize(self._output_file)
 
     def protect(self) -> None:
         """
@@ -75,12 +71,13 @@ class Checkpoint:
         `SettingsError`
             If an unfinished output would be lost by starting from the beginning.
         """
-        is_empty = not os.path.exists(self._output_file) or not os.path.getsize(self._output_file)
-        if is_empty or self.left_behind() is not LeftBehind.UNFINISHED:
+        if not self.exists():
             return
         try:
-            lines = self._read()["written"]["lines"]
-            found = f"{lines:,} input lines are finished"
+            written = self._read()["written"]
+            if self._is_empty() and not written["failures"]:
+                return
+            found = f"{written['lines']:,} input lines are finished"
         except ResumeError:
             found = "the checkpoint is damaged"
         raise SettingsError(
@@ -113,13 +110,8 @@ class Checkpoint:
         }
         record = {"content": content, "sha256": _hash(content)}
         with writing(self.path):
-            try:
-                self._write(json.dumps(record).encode())
-                os.rename(self._temporary, self.path)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._temporary)
-                raise
+            self._write(json.dumps(record).encode())
+            os.rename(self._temporary, self.path)
             sync_folder(self.path)
 
     def _write(self, data: bytes) -> None:
@@ -140,7 +132,7 @@ class Checkpoint:
         known = self._known_files()
         for name, path in self._identity.files.items():
             with contextlib.suppress(OSError):
-                known[name] = with_content(path, known[name])
+                add_content(path, known[name])
 
     def _known_files(self) -> Dict[str, Fingerprint]:
         if self._fingerprints is None:
@@ -171,14 +163,14 @@ class Checkpoint:
             )
         return OutputPosition(**content["written"])
 
-    def _changed_files(self, before: Dict[str, Fingerprint]) -> Any:
+    def _changed_files(self, before: Dict[str, Fingerprint]) -> Iterator[str]:
         known = self._known_files()
         for name in sorted({*before, *known}):
             old, new = before.get(name, {}), known.get(name, {})
             if not is_same(old, new, self._identity.files.get(name, "")):
-                yield f"{name} ({describe(old)} then, {describe(new)} now)"
+                yield f"{name} ({describe(old, new)} then, {describe(new, old)} now)"
 
-    def _changed(self, before: Dict[str, Any]) -> Any:
+    def _changed(self, before: Dict[str, Any]) -> Iterator[str]:
         for name in sorted({*before, *self._settings}):
             old, new = before.get(name), self._settings.get(name)
             if old != new:
@@ -201,7 +193,8 @@ class Checkpoint:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         raise ResumeError(
-            f"{self.path} is damaged, so the run cannot be resumed: start over with --overwrite"
+            f"{self.path} is damaged or of another version, so the run cannot be resumed: start "
+            "over with --overwrite"
         )
 
     def remove(self) -> None:

@@ -25,7 +25,7 @@ from allennlp_parallel_predict.data.sources import (
 )
 from allennlp_parallel_predict.models.archives import load_predictor, parse_predictor_args
 from allennlp_parallel_predict.models.gpus import check_gpus
-from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint, LeftBehind
+from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
 from allennlp_parallel_predict.pipeline.progress import Progress, check_progress
@@ -76,9 +76,12 @@ class PredictRun:
         if not config.resume and not config.overwrite:
             checkpoint.protect()
         self._checkpoint = checkpoint
-        if config.resume and checkpoint.left_behind() is LeftBehind.UNFINISHED:
+        if config.resume and checkpoint.exists():
             self._resume(checkpoint)
-        return config.resume and checkpoint.left_behind() is LeftBehind.COMPLETE
+        if not config.resume or not checkpoint.is_complete():
+            return False
+        checkpoint.remove()  # what a crash left of it
+        return True
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         self._resume_at = at = checkpoint.load()

@@ -209,6 +209,27 @@ class TestRefused:
         killed.output.unlink()
         assert "output has changed" in killed.resume().stderr
 
+    def test_changed_errors(self, killed):
+        """Some of them are there: the first is that of the sixth input."""
+        content = killed.errors.read_bytes()
+        assert content
+        killed.errors.write_bytes(content.replace(b"ValueError", b"valueerror", 1))
+        assert "errors has changed since" in killed.refuse()
+        killed.errors.unlink()
+        assert "errors has changed since" in killed.refuse()
+        killed.errors.write_bytes(content)
+        assert killed.resume().status == 3
+
+    def test_a_file_within_the_folder_of_an_archive(self, archive, tmp_path):
+        faulty_archive(tmp_path / "archive")
+        job = Job(tmp_path / "archive" / "content", tmp_path)
+        assert job.kill(after=0.2) == -signal.SIGKILL
+        path = job.archive / "vocabulary" / "non_padded_namespaces.txt"
+        path.write_text(path.read_text().replace("*", "+", 1))
+        message = job.refuse()
+        assert "another archive" in message
+        assert message.count("vocabulary/non_padded_namespaces.txt") == 2
+
     def test_a_damaged_checkpoint(self, killed):
         good = killed.checkpoint.read_bytes()
         number = random.Random(3).randrange(len(good))
@@ -268,6 +289,22 @@ class TestTheFile:
         checkpoint.save(OutputPosition())
         assert (tmp_path / "precious").read_text() == "precious"
         assert checkpoint.load() == OutputPosition()
+
+    def test_each_bit_counts(self, checkpoint):
+        written = OutputPosition(5, 4, 3, 1, 9, 77)
+        checkpoint.save(written)
+        with open(checkpoint.path, "rb") as file:
+            content = file.read()
+        flips = 0
+        for bit in range(8 * len(content)):
+            damaged = bytearray(content)
+            damaged[bit // 8] ^= 1 << bit % 8
+            with open(checkpoint.path, "wb") as file:
+                file.write(damaged)
+            with pytest.raises(ResumeError, match="damaged"):
+                checkpoint.load()
+            flips += 1
+        print(f"{flips} flipped bits: all are noticed")
 
     def test_state(self, checkpoint):
         checkpoint.save(OutputPosition(), "it counts")
