@@ -44,13 +44,7 @@ def check_files(written: Dict[str, str], read: Dict[str, str]) -> None:
     for name, path in read.items():
         names.update(dict.fromkeys(_identities(path), name))
     for name, path in written.items():
-        folder = os.path.dirname(path) or "."
-        if os.path.isdir(path):
-            raise _cannot_write(path, errno.EISDIR, "it is a folder")
-        if not os.path.isdir(folder):
-            raise _cannot_write(path, errno.ENOENT, f"there is no folder {folder}")
-        if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-            raise _cannot_write(path, errno.EACCES, "it is not permitted")
+        _check_writable(path)
         for identity in _identities(path):
             other = names.setdefault(identity, name)
             if other != name:
@@ -78,8 +72,18 @@ def _identities(path: str) -> Iterator[object]:
         yield os.path.realpath(path)
 
 
-def _cannot_write(path: str, number: int, why: str) -> OSError:
-    return explain(OSError(number, os.strerror(number), path), f"cannot write {path}: {why}")
+def _check_writable(path: str) -> None:
+    folder = os.path.dirname(path) or "."
+    number, why = 0, ""
+    if os.path.isdir(path):
+        number, why = errno.EISDIR, "it is a folder"
+    elif not os.path.isdir(folder):
+        number, why = errno.ENOENT, f"there is no folder {folder}"
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        which = "it" if os.path.exists(path) else f"the folder {folder}"
+        number, why = errno.EACCES, f"you have no permission to write to {which}"
+    if number:
+        raise explain(OSError(number, os.strerror(number), path), f"cannot write {path}: {why}")
 
 
 def is_regular(path: str) -> bool:
@@ -251,14 +255,11 @@ class OutputFile:
 
 
 def _lock_holder(descriptor: int) -> str:
-    """The process that holds the lock of a file."""
-    layout, place = ("qqihh", 2) if sys.platform == "darwin" else ("hhqqi4x", 4)
-    fields = (0, 0, 0, fcntl.F_WRLCK, 0) if place == 2 else (fcntl.F_WRLCK, 0, 0, 0, 0)
-    try:
-        found = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(layout, *fields))
-        return str(struct.unpack(layout, found)[place])
-    except (OSError, struct.error):
+    """The process that holds the lock of a file, where `struct flock` is Linux's."""
+    if sys.platform != "linux":
         return "unknown"
+    wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)
+    return str(struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, wanted))[4])
 
 
 def open_outputs(*paths: Optional[str]) -> Tuple[Optional[OutputFile], ...]:

@@ -3,11 +3,14 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
+import tempfile
 import termios
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ from tests.support.faults import command, expected, faulty_archive, numbered, se
 
 pytestmark = pytest.mark.timeout(120)
 COUNT = 40
+NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
@@ -301,10 +305,57 @@ class TestMistakesAreToldEarly:
         assert last.startswith("allennlp parallel-predict: error: ") and message in last
         assert "Traceback" not in running.stderr
 
+    @pytest.mark.parametrize(
+        "flag, name, message",
+        [
+            ("--output-file", "closed/new", "cannot write {}: you have no permission to write to"),
+            ("--output-file", "closed/old", "cannot write {}.checkpoint: you have no permission"),
+            ("--output-file", "mine", "cannot write {}: you have no permission to write to it"),
+            ("--errors-file", "closed/new", "cannot write {}: you have no permission"),
+            ("--summary", "mine", "cannot write {}: you have no permission to write to it"),
+        ],
+    )
+    def test_what_may_not_be_written(self, slow_archive, flag, name, message):
+        """As another user, if this one is root, who may write everything."""
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            (place / "closed").mkdir()
+            (place / "closed" / "old").touch(0o666)
+            (place / "mine").write_text("of somebody else\n")
+            (place / "input").write_text(lines_of(numbered(COUNT)))
+            shutil.copy(slow_archive, place / "archive.tar.gz")
+            for path, mode in (("", 0o777), ("closed", 0o555), ("closed/old", 0o666)):
+                (place / path).chmod(mode)
+            (place / "mine").chmod(0o444)
+            flags = ["--num-workers", 2, "--silent", flag, place / name]
+            if flag != "--output-file":
+                flags += ["--output-file", place / "output"]
+            before = sorted(place.rglob("*"))
+            with command(
+                place / "archive.tar.gz", place / "input", *flags, folder=place, user=NOBODY
+            ) as running:
+                assert running.wait(25) == 1
+                said = running.stderr
+            last = said.splitlines()[-1]
+            assert message.format(place / name) in last and "Traceback" not in said
+            new = {path.name for path in place.rglob("*")} - {path.name for path in before}
+            assert new == {"stdout", "stderr"}
+            assert (place / "mine").read_text() == "of somebody else\n"
+            (place / "closed").chmod(0o777)
+
     def test_a_run_that_has_nowhere_to_write(self, slow_archive, place):
         with command(slow_archive, place / "input", "--silent", folder=place) as running:
             assert running.wait(25) == 0
         assert "no output will be created" in running.stdout
+
+    def test_after_the_input_was_missing_the_run_is_not_complete(self, archive, place):
+        """`predict` leaves an empty output then, and so do we."""
+        flags = ["--output-file", place / "output"]
+        run(archive, place, *flags, source="missing", status=1)
+        assert (place / "output").read_bytes() == b""
+        os.rename(place / "input", place / "missing")
+        run(archive, place, *flags, "--resume", source="missing")
+        assert (place / "output").read_text() == expected(range(COUNT))
 
     def test_the_output_of_the_last_run_stays(self, slow_archive, place):
         (place / "output").write_text("of the last run\n")

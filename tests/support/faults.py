@@ -21,7 +21,7 @@ from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
 from allennlp_parallel_predict.data.batching import Batching, InOrderBatching
 from allennlp_parallel_predict.data.files import OutputFile
 from allennlp_parallel_predict.data.inputs import Input
-from allennlp_parallel_predict.data.sinks import OutputPosition, Sink
+from allennlp_parallel_predict.data.sinks import ENCODING, OutputPosition, Sink
 from allennlp_parallel_predict.data.sources import Source
 from allennlp_parallel_predict.executors import Executor, ProcessPoolExecutor
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
@@ -116,7 +116,10 @@ def run(
     )
     started = time.monotonic()
     with executor.preparing():
-        options = WorkerOptions(OnError(on_error), may_group=batch_size == 1)
+        encodings = [] if on_error == "raise" else [(ENCODING, "strict")]
+        options = WorkerOptions(
+            OnError(on_error), output_encodings=encodings, may_group=batch_size == 1
+        )
         executor.start(predictor or predictor_of(), options)
         try:
             Pipeline(
@@ -159,14 +162,29 @@ def faulty_archive(folder: Path, name: str = "faulty.tar.gz", **model: Any) -> P
 
 
 class Command:
-    """`allennlp ARGUMENTS` in a process of its own: a fork of this one, which starts at once."""
+    """
+    `allennlp ARGUMENTS` in a process of its own: a fork of this one, which starts at once, or at
+    SIGCONT if `is_stopped`. If this one is root's, `user` is whose it is.
+    """
 
-    def __init__(self, arguments: Sequence[str], folder: Path, stdin: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        stdin: Optional[int] = None,
+        is_stopped: bool = False,
+        user: Optional[int] = None,
+    ) -> None:
         self.folder = folder
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         self.pid = os.fork()
         if self.pid == 0:
+            if is_stopped:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if user is not None and not os.getuid():
+                # The real one, whose permissions access(2) checks: Python's own files may be root's.
+                os.setreuid(user, -1)
             _be_command(arguments, folder, stdin)
         self.process = psutil.Process(self.pid)
         self.status: Optional[int] = None
