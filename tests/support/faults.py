@@ -183,7 +183,7 @@ class Command:
             if is_stopped:
                 os.kill(os.getpid(), signal.SIGSTOP)
             if user is not None and not os.getuid():
-                # The real one, whose permissions access(2) checks: Python's own files may be root's.
+                # The real one alone, which access(2) asks: Python may be in a folder of root's.
                 os.setreuid(user, -1)
             _be_command(arguments, folder, stdin)
         self.process = psutil.Process(self.pid)

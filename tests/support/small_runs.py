@@ -2,11 +2,12 @@
 
 import contextlib
 import errno
+import json
 import os
 import signal
 from collections import deque
 from pathlib import Path
-from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, Failure
 from allennlp_parallel_predict.common.remote_errors import RemoteError
@@ -21,13 +22,18 @@ from allennlp_parallel_predict.settings import Settings
 
 
 class EchoExecutor(Executor):
-    """Gives back what it gets, the later batch first; every fifth input fails."""
+    """
+    Gives back what it gets, the later batch first; every fifth input fails. `collecting` is called
+    with the number of the call before results are given back, and may raise.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, collecting: Callable[[int], Any] = lambda number: None) -> None:
         self._waiting: Deque[Batch] = deque()
+        self._collecting = collecting
+        self._collected = 0
 
     def start(self, predictor: Any, options: Any, preserve_order: bool = True) -> None:
-        pass
+        self._on_error = options.on_error
 
     def has_room(self) -> bool:
         return len(self._waiting) < 3
@@ -39,7 +45,9 @@ class EchoExecutor(Executor):
         self._waiting.append(batch)
 
     def collect(self, timeout: Any = None, wake: Any = ()) -> List[BatchResult]:
-        return [echo(self._waiting.pop())] if self._waiting else []
+        self._collecting(self._collected)
+        self._collected += 1
+        return [echo(self._waiting.pop(), self._on_error)] if self._waiting else []
 
     def threads(self) -> int:
         return 1
@@ -48,24 +56,25 @@ class EchoExecutor(Executor):
         return "in a test"
 
 
-def echo(batch: Batch) -> BatchResult:
-    error = RemoteError("builtins", "ValueError", "no", "tb", None, None)
+NO = RemoteError.of(ValueError("no"))
+PLACEHOLDER_KEYS = ("line", "type", "message")
+
+
+def echo(batch: Batch, on_error: str) -> BatchResult:
     numbers = [int(value) for value in batch.values]
-    outputs = [None if n % 5 == 2 else output_of(n) for n in numbers]
-    failures = [Failure(i, error) for i, output in enumerate(outputs) if output is None]
+    outputs = [None if is_bad(n) else output_of(n) for n in numbers]
+    failures = [Failure(i, NO) for i, output in enumerate(outputs) if output is None]
+    if failures and on_error == "raise":
+        return BatchResult(batch.number, outputs[: failures[0].offset], fatal=failures[0])
     return BatchResult(batch.number, outputs, failures=failures)
+
+
+def is_bad(number: int) -> bool:
+    return number % 5 == 2
 
 
 def output_of(number: int) -> str:
     return f"{number} " + "é" * (number % 3 * 20) + "\n"
-
-
-def output_bytes(numbers: Any) -> bytes:
-    return "".join(output_of(n) for n in numbers if n % 5 != 2).encode()
-
-
-def failed_lines(numbers: Any) -> List[int]:
-    return [place + 1 for place, n in enumerate(numbers) if n % 5 == 2]
 
 
 class SmallRun(PredictRun):
@@ -173,17 +182,26 @@ class FaultyOS:
 class Place:
     """A folder with the files of a run."""
 
-    def __init__(self, folder: Path, numbers: Any, batching: str = "in_order") -> None:
+    def __init__(
+        self, folder: Path, numbers: Any, batching: str = "in_order", on_error: str = "skip"
+    ) -> None:
         self.folder = folder
         self.numbers = list(numbers)
         self.batching = batching
+        self.on_error = on_error
         self.output, self.errors = folder / "output", folder / "errors"
         self.checkpoint = folder / "output.checkpoint"
         (folder / "archive").touch()
         # A blank line now and then: line numbers are not positions.
         (folder / "input").write_text("".join(f"{n}\n" + "\n" * (n % 2) for n in self.numbers))
 
-    def run(self, system: Any = None, checkpoint_interval: float = 0.0, **flags: Any) -> int:
+    def run(
+        self,
+        system: Any = None,
+        checkpoint_interval: float = 0.0,
+        executor: Optional[EchoExecutor] = None,
+        **flags: Any,
+    ) -> int:
         """One run of the command; whatever ends it is raised."""
         config = RunConfig(
             str(self.folder / "archive"),
@@ -198,9 +216,9 @@ class Place:
         else:
             batching = InOrderBatching(2)
         settings = Settings(
-            EchoExecutor(),
+            executor or EchoExecutor(),
             batching,
-            on_error="skip",
+            on_error=self.on_error,
             progress="never",
             checkpoint_interval=checkpoint_interval,
         )
@@ -208,20 +226,41 @@ class Place:
         with patched(system or QuickOS()), interrupts.handled():
             return SmallRun(config, settings, interrupts).run()
 
-    def is_complete(self) -> bool:
-        return not self.checkpoint.exists() and self.output.exists()
-
     def check(self) -> None:
         """Everything is as after a run without a fault."""
-        assert self.output.read_bytes() == output_bytes(self.numbers)
-        lines = [eval(line)["line"] for line in self.errors.read_text().splitlines()]
-        places = [i for i, line in enumerate(self._lines(), 1) if line.strip()]
-        assert lines == [places[n - 1] for n in failed_lines(self.numbers)]
+        assert self.output.read_bytes() == self.expected()
+        assert self.errors.read_bytes() == self.expected_errors()
         names = {"archive", "input", "output", "errors"}
         assert {path.name for path in self.folder.iterdir()} == names
 
-    def _lines(self) -> List[str]:
-        return (self.folder / "input").read_text().splitlines()
+    def expected(self, count: Optional[int] = None) -> bytes:
+        """The output after the first `count` inputs."""
+        return "".join(map(self._line, range(len(self.numbers))[:count])).encode()
+
+    def expected_errors(self, count: Optional[int] = None) -> bytes:
+        if self.on_error == "raise":
+            return b""
+        places = [i for i, n in enumerate(self.numbers[:count]) if is_bad(n)]
+        return b"".join(json.dumps(self._record(i)).encode() + b"\n" for i in places)
+
+    def _line(self, place: int) -> str:
+        number = self.numbers[place]
+        if not is_bad(number):
+            return output_of(number)
+        if self.on_error != "placeholder":
+            return ""
+        record = self._record(place)
+        return json.dumps({"error": {key: record[key] for key in PLACEHOLDER_KEYS}}) + "\n"
+
+    def _record(self, place: int) -> Dict[str, Any]:
+        lines = (self.folder / "input").read_text().splitlines()
+        return {
+            "line": [number for number, line in enumerate(lines, 1) if line][place],
+            "input": str(self.numbers[place]),
+            "type": "ValueError",
+            "message": "no",
+            "traceback": NO.traceback,
+        }
 
 
 class QuickOS:
