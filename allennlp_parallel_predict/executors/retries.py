@@ -87,7 +87,7 @@ class LossLimit:
         if not self._has_worked and self._losses >= self._max_losses:
             raise WorkerDied(
                 f"{self._last}; that was the {ordinal(self._losses)} input, and none could be "
-                "predicted, so the run ends here"
+                f"predicted, so the run ends here (executor.max_deaths is {self._max_losses})"
             )
 
 

@@ -1,6 +1,7 @@
 """Bad lines of every kind, with `raise`, `skip` and `placeholder`."""
 
 import json
+import random
 
 import pytest
 
@@ -69,6 +70,28 @@ def test_many_in_one_batch(tmp_path):
     bad = {n: BAD[kind][0] for n, kind in zip(range(1, 20, 2), BAD)}
     ran = run(numbered(20, bad), tmp_path, batch_size=20)
     assert (ran.failed, ran.output) == (sorted(bad), expected(range(0, 20, 2)))
+
+
+@pytest.mark.parametrize("batch_size, workers", [(1, 1), (1, 3), (4, 1), (7, 2)])
+@pytest.mark.parametrize("on_error", ["skip", "placeholder"])
+def test_clusters_of_every_kind(tmp_path, batch_size, workers, on_error):
+    """Each kind beside each other one, and in a row of its own, with few good lines between."""
+    kinds, rng = [*BAD, "unencodable"], random.Random(batch_size * workers)
+    bad, n = {}, 1
+    for row in [*([kind] * 3 for kind in kinds), *(rng.sample(kinds, 4) for _ in range(12))]:
+        bad.update((n + i, kind) for i, kind in enumerate(row))
+        n += len(row) + rng.choice([1, 1, 2, 5])
+    faults = {n: BAD[kind][0] if kind in BAD else {"raw": "\ud800\n"} for n, kind in bad.items()}
+    ran = run(numbered(n, faults), tmp_path, batch_size, on_error, num_workers=workers)
+    assert ran.failed == sorted(bad)
+    types = [
+        BAD[kind][1] if kind in BAD else "UnicodeEncodeError" for _, kind in sorted(bad.items())
+    ]
+    assert [error["type"] for error in ran.errors] == types
+    lines = [line for line in ran.output.splitlines(True) if not line.startswith('{"error"')]
+    assert "".join(lines) == expected(i for i in range(n) if i not in bad)
+    if on_error == "placeholder":
+        assert ran.output.count('{"error": ') == len(bad)
 
 
 @pytest.mark.parametrize("executor", [InProcessExecutor, None])
