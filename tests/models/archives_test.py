@@ -18,6 +18,7 @@ from allennlp_parallel_predict.common.errors import ArchiveError
 from allennlp_parallel_predict.models.archives import load_predictor, unpacked
 from allennlp_parallel_predict.models.extraction import MAX_BYTES
 from allennlp_parallel_predict.models.weights import TRUST
+from tests.endurance.fuzz import fuzz_archive
 from tests.support.faults import command, faulty_archive
 
 pytestmark = pytest.mark.timeout(60)
@@ -300,40 +301,10 @@ FUZZED = 300
 
 
 def test_fuzzed_archives_are_refused_or_loaded(place):
-    """Bits flipped before and after compression, parts cut out, repeated or exchanged."""
-    whole = (place / "faulty.tar.gz").read_bytes()
-    tar = gzip.decompress(whole)
-    random = Random(7)
-    counts = Counter()
-    for number in range(FUZZED):
-        content = bytearray(tar if number % 3 else whole)
-        for _ in range(random.choice([1, 1, 3, 20])):
-            if not content:
-                break  # cuts have left nothing
-            start, size = random.randrange(len(content)), random.choice([1, 8, 512])
-            other = random.randrange(len(content))
-            action = random.choice(["flip", "cut", "repeat", "exchange", "truncate", "header"])
-            if action == "flip":
-                content[start] ^= 1 << random.randrange(8)
-            elif action == "cut":
-                del content[start : start + size]
-            elif action == "repeat":
-                content[start:start] = content[start : start + size]
-            elif action == "exchange":
-                content[start : start + size] = content[other : other + size]
-            elif action == "truncate" and random.random() < 0.1:
-                del content[max(start, 600) :]
-            elif action == "header":
-                at = start - start % 512 + random.choice([0, 100, 124, 156, 157, 257])
-                content[at : at + size] = random.choice([b"..", b"/", b"1", b"2", b"x", b"\xff"])
-        bad = place / "bad.tar.gz"
-        bad.write_bytes(gzip.compress(bytes(content), 1) if number % 3 else bytes(content))
-        try:
-            load_predictor(str(bad), "faulty")
-            counts["loaded"] += 1
-        except Exception as error:
-            assert len(error.explanation) < 10_000
-            counts["refused"] += 1
+    """The short form of `tests/endurance/fuzz.py`."""
+    archive, random, counts = (place / "faulty.tar.gz").read_bytes(), Random(7), Counter()
+    for _ in range(FUZZED):
+        counts[fuzz_archive(archive, random, place / "bad.tar.gz")] += 1
     print(dict(counts))
     assert counts["loaded"] + counts["refused"] == FUZZED and min(counts.values()) > 10
 
