@@ -5,12 +5,9 @@ import contextlib
 import json
 import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.error
+import types
 import urllib.request
-from pathlib import Path
 
 import psutil
 import pytest
@@ -18,86 +15,13 @@ import pytest
 from tests.support.faults import wait_until
 from tests.support.pools import faulty_async
 from tests.support.running import leftover_children, workers
+from tests.support.servers import Server, answers
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 pytestmark = pytest.mark.timeout(90)
 
-ROOT = Path(__file__).parent.parent.parent
 from examples import serve  # noqa: E402
-
-ARCHIVE = ROOT / "examples" / "g2p" / "model.tar.gz"
-
-# Requests from another process, so that they do not wait for each other in this one: many at once,
-# each thread on a connection of its own. Prints [status, seconds] of each.
-LOAD = """
-import http.client, json, sys, threading, time
-port, threads, requests = map(int, sys.argv[1:])
-results = []
-def call(number):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    for request in range(requests):
-        start = time.monotonic()
-        body = json.dumps({"source": "load" + "abcdefghij"[request % 10] * (1 + number % 9)})
-        connection.request("POST", "/predict", body)
-        answer = connection.getresponse()
-        output = json.loads(answer.read())
-        assert answer.status != 200 or output["predicted_tokens"]
-        results.append([answer.status, time.monotonic() - start])
-all_threads = [threading.Thread(target=call, args=[number]) for number in range(threads)]
-for thread in all_threads: thread.start()
-for thread in all_threads: thread.join()
-print(json.dumps(results))
-"""
-
-
-class Server:
-    def __init__(self, *flags):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        command = [sys.executable, "-W", "ignore", str(ROOT / "examples" / "serve.py")]
-        command += [str(ARCHIVE), "--port", str(self.port), "--num-workers", "2", *flags]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.process.stderr.read().decode()[-3000:]
-            with contextlib.suppress(OSError):
-                assert self.call("/health") == (200, {"workers": 2})
-                return
-            time.sleep(0.1)
-        raise TimeoutError("the server does not start")
-
-    def call(self, path, content=None):
-        body = (
-            content if content is None or type(content) is bytes else json.dumps(content).encode()
-        )
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body)
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                return answer.status, json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read() or b"null")
-
-    def metrics(self):
-        url = f"http://127.0.0.1:{self.port}/metrics"
-        with urllib.request.urlopen(url, timeout=20) as answer:
-            lines = answer.read().decode().splitlines()
-        values = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-        return {name: float(value) for name, value in values}
-
-    def load(self, threads, requests):
-        command = [sys.executable, "-c", LOAD, *map(str, (self.port, threads, requests))]
-        return subprocess.Popen(command, stdout=subprocess.PIPE)
-
-    def workers(self):
-        return psutil.Process(self.process.pid).children()
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
-        self.process.stderr.close()
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +36,6 @@ def server():
 def no_process_left_behind(server):
     """In place of the one for every test: here, the server stays until the last."""
     yield
-
-
-def answers(load):
-    output, _ = load.communicate(timeout=60)
-    assert load.returncode == 0
-    return json.loads(output)
 
 
 def test_predictions(server):
@@ -180,14 +98,9 @@ def test_killed_workers_are_replaced_without_a_failed_request(server):
 def test_no_request_fails_however_often_workers_are_killed(server):
     load = server.load(threads=16, requests=40)
     kills = 0
-    while load.poll() is None:
-        for worker in server.workers():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.kill()
-                kills += 1
+    while load.poll() is None and kills <= 60:
+        kills += server.kill_workers()
         time.sleep(0.1)
-        if kills > 60:
-            break
     assert [status for status, _ in answers(load)] == [200] * 640
     assert kills > 10
 
@@ -291,16 +204,59 @@ def clients_of(server):
 
 
 def test_health_is_told_whatever_clients_do(impatient):
+    """Within a second on a quiet machine; `tests/endurance/service.py` measures it."""
+    seconds = []
     with contextlib.ExitStack() as stack:
         for number in range(300):
             client = socket.create_connection(("127.0.0.1", impatient.port), timeout=30)
             stack.enter_context(client)
             client.sendall(HEAD[: number % len(HEAD)])
-        assert impatient.call("/health") == (200, {"workers": 2})
-        status, answer = impatient.call("/predict/batch", [{}] * 340_000)
-        assert status == 413 and "340000 inputs; at most 1000" in answer["error"]
-        assert impatient.call("/health") == (200, {"workers": 2})
+        seconds.append(impatient.seconds_to_health())
+        load = impatient.load(threads=8, requests=20)
+        while load.poll() is None:
+            status, answer = impatient.call("/predict/batch", [{}] * 340_000)
+            assert status == 413 and "340000 inputs; at most 1000" in answer["error"]
+            impatient.kill_workers()
+            seconds.append(impatient.seconds_to_health())
+        assert {status for status, _ in answers(load)} == {200}
         wait_until(lambda: not clients_of(impatient))
+    print(f"/health in at most {max(seconds):.3f} s")
+    assert max(seconds) < 10
+
+
+def test_the_event_loop_has_its_turn_while_a_long_answer_is_written(monkeypatch):
+    """300 outputs of 100 KB: written at once, they would keep `/health` waiting."""
+    written, at_once = [], []
+
+    def dumps(value):
+        written.append(json.dumps(value))
+        return written[-1]
+
+    async def test():
+        predictor = faulty_async()
+        app = serve.Service(predictor, 1 << 20, 60.0, 4).app()
+        await predictor.start()
+        inputs = [{"n": n, "pad": 100_000} for n in range(300)]
+        messages, sent = [{"type": "http.request", "body": json.dumps(inputs).encode()}], []
+
+        async def receive():
+            return messages.pop() if messages else await asyncio.Event().wait()
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/predict/batch", "headers": []}
+        call = asyncio.ensure_future(app({**scope, "query_string": b""}, receive, send))
+        while not call.done():
+            await asyncio.sleep(0)
+            at_once.append(sum(map(len, written)))
+            written.clear()
+        assert sent[0]["status"] == 200 and len(json.loads(sent[1]["body"])) == 300
+        await predictor.close()
+
+    monkeypatch.setattr(serve, "json", types.SimpleNamespace(dumps=dumps, loads=json.loads))
+    asyncio.run(test())
+    assert sum(at_once) > 30_000_000 and max(at_once) < 1_000_000
 
 
 def test_the_prediction_of_a_client_that_is_gone_is_given_up():
