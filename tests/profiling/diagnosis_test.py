@@ -47,7 +47,7 @@ def steady(count, **more):
 class SlowSource(ListSource):
     def __iter__(self):
         for item in super().__iter__():
-            time.sleep(0.01)
+            time.sleep(0.08)  # so long that a busy machine's delays are short beside it
             yield item
 
 
@@ -65,7 +65,9 @@ def test_no_input_at_all(tmp_path):
 
 @tried_again
 def test_starved_by_the_reader(tmp_path):
-    assert profiled(SlowSource(steady(60)), tmp_path, 1).rules == ["starved by the reader"]
+    source = SlowSource([{"forward": 0.02} for _ in range(30)])
+    ran = profiled(source, tmp_path, batch_size=1, num_workers=1)
+    assert ran.rules == ["starved by the reader"]
 
 
 @tried_again
