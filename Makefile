@@ -3,12 +3,14 @@
 #   VENV    the environment to make and use
 #   PYTHON  its interpreter: 3.10, python3.10 or a path; by default `python3` if it is 3.8 to 3.13
 #   TESTS   what `make test` gives to pytest
+#   DURATION    of `make soak` and `make fuzz`, in seconds
 #   OLD     for `make compare-stacks`: an environment with Python 3.8 to 3.10
 
 VENV ?= .venv
 PYTHON ?=
 TESTS ?= tests
 OLD ?= .venv310
+DURATION ?= 3600
 
 # Put together again whenever what it is made from has changed.
 ENV := $(VENV)/.installed
@@ -18,7 +20,7 @@ BENCHMARK := $(VENV)/.benchmark
 UV ?= $(or $(shell command -v uv),.uv/bin/uv)
 
 .PHONY: demo test coverage test-old test-oldest lint check-wheel compare-stacks train-demo benchmark \
-	benchmark-quick env lock docs clean
+	benchmark-quick env lock docs clean soak fuzz syscall-faults
 
 demo: $(ENV)
 	@$(VENV)/bin/python examples/demo.py
@@ -43,6 +45,17 @@ test-old: $(ENV)
 test-oldest: $(ENV)
 	$(VENV)/bin/python -m pytest tests/settings_test.py tests/common tests/data tests/worker tests/doctor
 	$(VENV)/bin/python -m pytest tests/contract/parity_test.py -k "forked and 4-2"
+
+# What takes longer than a test may: use in which nothing may grow, damaged archives and checkpoints,
+# and a fault at every system call that writes (by strace).
+soak: $(ENV)
+	$(VENV)/bin/python -W ignore -m tests.endurance.soak --seconds $(DURATION)
+
+fuzz: $(ENV)
+	$(VENV)/bin/python -W ignore -m tests.endurance.fuzz --seconds $(DURATION)
+
+syscall-faults: $(ENV)
+	$(VENV)/bin/python -W ignore -m tests.endurance.syscall_faults
 
 # The wheel, built, and used in an empty environment.
 check-wheel: $(ENV)
