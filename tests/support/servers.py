@@ -48,9 +48,11 @@ class Server:
         command = [sys.executable, "-W", "ignore", str(ROOT / "examples" / "serve.py")]
         command += [str(ARCHIVE), "--port", str(self.port), "--num-workers", "2", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        assert self.process.stderr is not None
+        self._stderr = self.process.stderr
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.process.stderr.read().decode()[-3000:]
+            assert self.process.poll() is None, self._stderr.read().decode()[-3000:]
             with contextlib.suppress(OSError):
                 assert self.call("/health") == (200, {"workers": 2})
                 return
@@ -80,7 +82,7 @@ class Server:
         return subprocess.Popen(command, stdout=subprocess.PIPE)
 
     def workers(self) -> List[psutil.Process]:
-        return psutil.Process(self.process.pid).children()
+        return list(psutil.Process(self.process.pid).children())
 
     def kill_workers(self) -> int:
         """Returns how many there were."""
@@ -99,11 +101,11 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         self.process.wait(20)
-        self.process.stderr.close()
+        self._stderr.close()
 
 
 def answers(load: "subprocess.Popen[bytes]", timeout: float = 60.0) -> List[Tuple[int, float]]:
     """The status and the seconds of each request."""
     output, _ = load.communicate(timeout=timeout)
     assert load.returncode == 0
-    return json.loads(output)
+    return [(status, seconds) for status, seconds in json.loads(output)]
