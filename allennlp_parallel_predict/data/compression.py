@@ -8,7 +8,7 @@ from typing import IO, Any, Callable, Dict, Optional, TextIO, cast
 
 from allennlp.common.file_utils import open_compressed
 
-from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.extras import import_extra
 
 _BY_SUFFIX = (".gz", ".bz2", ".xz")
 """What AllenNLP knows, in its way."""
@@ -63,14 +63,7 @@ class _ZstdReader(io.RawIOBase):
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        try:
-            import zstandard
-        except ImportError:
-            file.close()
-            raise SettingsError(
-                f"{file.name} is compressed with Zstandard, which needs a library: "
-                "pip install 'allennlp-parallel-predict[zstd]'"
-            ) from None
+        zstandard = import_extra("zstandard", "zstd", f"reading {file.name}")
         self._file = file
         self._new_frame = zstandard.ZstdDecompressor().decompressobj
         self._error = zstandard.ZstdError

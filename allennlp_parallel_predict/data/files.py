@@ -9,7 +9,7 @@ import stat
 import struct
 import sys
 import zlib
-from typing import Dict, Iterable, Iterator, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, Optional, Tuple
 
 from allennlp_parallel_predict.common.errors import (
     OutputChanged,
@@ -133,6 +133,9 @@ class OutputFile:
         If another run writes it.
     """
 
+    is_divisible = True
+    """Whether the file can be cut off anywhere, and not only where a part ends."""
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.is_regular = is_regular(path)
@@ -182,6 +185,9 @@ class OutputFile:
         self.checksum = zlib.crc32(data, self.checksum)
         if len(self._buffer) >= _BUFFER:
             self.flush()
+
+    def end_part(self) -> None:
+        """Makes everything before this point usable without what comes after it."""
 
     def flush(self) -> None:
         """Hands everything to the operating system."""
@@ -262,16 +268,19 @@ def _lock_holder(descriptor: int) -> str:
     return str(struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, wanted))[4])
 
 
-def open_outputs(*paths: Optional[str]) -> Tuple[Optional[OutputFile], ...]:
-    """An `OutputFile` for each path, or none at all."""
-    opened: Dict[str, OutputFile] = {}
+def open_outputs(
+    output: Optional[str],
+    errors: Optional[str],
+    open_output: Callable[[str], OutputFile] = OutputFile,
+) -> Tuple[Optional[OutputFile], Optional[OutputFile]]:
+    """Opens the files that are given, or none at all."""
+    opened = open_output(output) if output else None
     try:
-        for path in filter(None, paths):
-            opened[path] = OutputFile(path)
+        return opened, OutputFile(errors) if errors else None
     except BaseException:
-        close_all(opened.values())
+        if opened is not None:
+            opened.close()
         raise
-    return tuple(opened[path] if path else None for path in paths)
 
 
 def close_all(files: Iterable[OutputFile]) -> None:

@@ -78,6 +78,7 @@ class Sink:
         self._on_error = on_error
         self._output = output
         self._errors = errors
+        self.is_divisible = output is None or output.is_divisible
         self._files: List[OutputFile] = [file for file in (output, errors) if file is not None]
         for file in self._files:
             file.begin()
@@ -183,9 +184,18 @@ class Sink:
         for file in self._files:
             file.sync()
 
+    def end_part(self) -> OutputPosition:
+        """Makes the files end where they can be cut off, and returns how far they are."""
+        if self._output is not None:
+            self._output.end_part()
+            size, checksum = self._output.size, self._output.checksum
+            self.written = self.written._replace(output_bytes=size, output_checksum=checksum)
+        return self.written
+
     @in_stage(WRITING)
     def close(self) -> None:
         try:
+            self.end_part()
             self.flush()
         finally:
             close_all(self._files)

@@ -5,7 +5,7 @@ import os
 import re
 import tarfile
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path
@@ -18,8 +18,9 @@ from allennlp_parallel_predict.common.errors import (
     user_error_context,
 )
 from allennlp_parallel_predict.common.messages import JoinOptions
-from allennlp_parallel_predict.data.files import check_files, is_regular
+from allennlp_parallel_predict.data.files import OutputFile, check_files, is_regular
 from allennlp_parallel_predict.data.formats import CSV, TSV
+from allennlp_parallel_predict.data.output_formats import output_class, output_format
 from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sources import STDIN, reads_once
 from allennlp_parallel_predict.pipeline.checkpoint import Identity
@@ -55,6 +56,7 @@ class RunConfig:
     keep_input: bool = False
     id_field: Optional[str] = None
     output_fields: Optional[str] = None
+    output_format: Optional[str] = None
     limit: Optional[int] = None
     shard: Optional[str] = None
     dry_run: bool = False
@@ -69,6 +71,11 @@ class RunConfig:
     @property
     def writes_nothing(self) -> bool:
         return self.silent and not self.output_file
+
+    @property
+    def output_class(self) -> Callable[[str], OutputFile]:
+        """What opens the output file."""
+        return output_class(output_format(self.output_format, self.output_file))
 
     @property
     def join(self) -> Optional[JoinOptions]:
@@ -91,6 +98,9 @@ class RunConfig:
         """
         if self.resume and self.overwrite:
             raise SettingsError("give --resume or --overwrite, not both")
+        if self.output_format is not None and not self.output_file:
+            raise SettingsError("--output-format needs an --output-file")
+        self.output_class  # needs a library, perhaps
         if self.limit is not None and self.limit < 1:
             raise SettingsError(f"--limit must be at least 1, but it is {self.limit}")
         if self.use_dataset_reader and (self.keep_input or self.id_field is not None):
@@ -204,6 +214,7 @@ class RunConfig:
             "keep_input",
             "id_field",
             "output_fields",
+            "output_format",
             "limit",
             "shard",
         )

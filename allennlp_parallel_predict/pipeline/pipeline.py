@@ -75,6 +75,7 @@ class Pipeline:
         self._next_checkpoint = time.monotonic() + checkpoint_interval
         self._restart_at = sink.written
         """The last position from which the run could go on as if it had not been interrupted."""
+        self._is_restart_point = False
         self._is_exhausted = False
         self._source_error: Optional[BaseException] = None
 
@@ -177,7 +178,8 @@ class Pipeline:
         error = runs[-1].error
         with self._interrupts.shielded():
             self._sink.write(runs)
-            if error is None and self._has_reached_restart_point():
+            self._is_restart_point = error is None and self._has_reached_restart_point()
+            if self._is_restart_point and self._sink.is_divisible:
                 self._restart_at = self._sink.written
         if error is not None:
             raise error
@@ -197,12 +199,14 @@ class Pipeline:
                 f"{written.failures} inputs failed, which is more than max_errors allows "
                 f"({self._max_errors}); the last of them is by input line {written.lines}"
             )
-        if self._checkpoint is not None and time.monotonic() >= self._next_checkpoint:
+        can_save = self._is_restart_point or self._sink.is_divisible
+        if self._checkpoint and can_save and time.monotonic() >= self._next_checkpoint:
             self._checkpoint.hash_files()  # takes its time, and may be interrupted
             self.save_checkpoint()
 
     def finish(self) -> None:
         """Brings everything to the disk; then nothing is left to resume."""
+        self._sink.end_part()
         if self._checkpoint is None:
             self._sink.flush()
         else:
@@ -214,6 +218,8 @@ class Pipeline:
         if self._checkpoint is None:
             return
         with self._interrupts.shielded():
+            if self._is_restart_point:
+                self._restart_at = self._sink.end_part()
             self._sink.sync()
             self._checkpoint.save(self._restart_at, self._executor.state_change)
         self._next_checkpoint = time.monotonic() + self._checkpoint_interval

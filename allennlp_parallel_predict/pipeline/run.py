@@ -58,7 +58,9 @@ class PredictRun:
             print("--silent specified without --output-file.")
             print("Exiting early because no output will be created.")
             return 0
-        self._output, self._errors = open_outputs(config.output_file, config.errors_file)
+        self._output, self._errors = open_outputs(
+            config.output_file, config.errors_file, config.output_class
+        )
         try:
             if self._is_complete():
                 tell(f"nothing to do: {config.output_file} is already complete")

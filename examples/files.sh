@@ -1,0 +1,13 @@
+#!/bin/bash
+# Input and output files of several kinds, with the demo's model: bash examples/files.sh FOLDER
+set -e
+examples=$(cd "$(dirname "$0")" && pwd)
+cd "$1"
+predict() {
+    allennlp-parallel-predict "$examples/g2p/model.tar.gz" "$@" --silent --batch-size 32
+}
+head -n 40 "$examples/g2p/words.jsonl" > words.jsonl
+
+# Compressed output, by the suffix of its name.
+predict words.jsonl --output-file compressed.jsonl.gz --output-format auto
+gzip -dc compressed.jsonl.gz | wc -l
