@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import zlib
 from typing import IO, Any, Callable, Dict, Optional, TextIO, cast
 
 from allennlp.common.file_utils import open_compressed
@@ -14,6 +15,8 @@ _BY_SUFFIX = (".gz", ".bz2", ".xz")
 """What AllenNLP knows, in its way."""
 _BZ2_BLOCK = b"1AY&SY"
 _BLOCK = 1 << 17
+READ_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error)
+"""What reading a file raises that is missing, cut off or damaged."""
 
 
 def compression_of(path: str) -> Optional[Callable[..., Any]]:

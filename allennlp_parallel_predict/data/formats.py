@@ -8,13 +8,13 @@ import json
 import os
 import sys
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 from urllib.parse import urlparse
 
 from allennlp.predictors.predictor import Predictor
 
-from allennlp_parallel_predict.common.errors import ExplainedError, SettingsError
-from allennlp_parallel_predict.data.inputs import Input
+from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.data.inputs import Input, InvalidInput
 from allennlp_parallel_predict.data.sources import LineSource, Source, reads_once
 
 LINES, TEXT, CSV, TSV = "lines", "text", "csv", "tsv"
@@ -22,7 +22,7 @@ FORMATS = (LINES, TEXT, CSV, TSV)
 _DELIMITERS = {CSV: ",", TSV: "\t"}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
-Record = Tuple[int, Dict[str, str]]
+Record = Tuple[int, Union[Dict[str, str], InvalidInput]]
 """The number of its first line, and its fields."""
 
 
@@ -67,7 +67,7 @@ class FormattedSource(Source):
 
     def __init__(self, input_file: str, format: Format, first_position: int = 0) -> None:
         self._lines = LineSource(input_file, newline="")
-        self.encoding = self._lines.encoding
+        self.encoding = self._lines.encoding or "UTF-8"  # workers look at each line
         self._format = format
         self._first_position = first_position
 
@@ -79,9 +79,11 @@ class FormattedSource(Source):
                 yield None
                 continue
             if position >= self._first_position:
-                # Surrogates stay surrogates: the worker that gets the line raises the error.
-                line = json.dumps(record[1], ensure_ascii=False) + "\n"
-                yield Input(position, record[0], line)
+                number, line = record
+                if not isinstance(line, InvalidInput):
+                    # Surrogates stay surrogates: the worker that gets the line raises the error.
+                    line = json.dumps(line, ensure_ascii=False) + "\n"
+                yield Input(position, number, line)
             position += 1
 
     def fileno(self) -> Optional[int]:
@@ -107,25 +109,39 @@ class FormattedSource(Source):
             if row is None:
                 yield None
                 continue
-            number, cells = row
+            number, text, cells, problem = row
             if fields is None:
-                fields = _header(cells)
+                fields = _header(cells, problem)
                 continue
-            if len(cells) != len(fields):
-                raise ExplainedError(
+            if problem is None and len(cells) != len(fields):
+                problem = (
                     f"input line {number} has {len(cells)} fields, and not {len(fields)} "
                     f"({', '.join(fields)}): correct it, or quote what has a delimiter in it"
                 )
-            yield number, dict(zip(fields, cells))
+            is_valid = problem is None
+            yield number, dict(zip(fields, cells)) if is_valid else InvalidInput.of(text, problem)
 
 
-def _header(cells: List[str]) -> List[str]:
+def _header(cells: List[str], problem: Optional[str]) -> List[str]:
+    if problem is not None:
+        raise SettingsError(problem)
     if len(set(cells)) < len(cells):
         raise SettingsError(
             f"the header of the input has a name twice: {', '.join(cells)}. If there is no "
             "header, name the columns with --fields"
         )
     return cells
+
+
+class Row(NamedTuple):
+    """A row of a table."""
+
+    number: int
+    """Of its first line."""
+    text: str
+    cells: List[str]
+    problem: Optional[str]
+    """Why it is none."""
 
 
 class _NothingYet(Exception):
@@ -166,10 +182,11 @@ class _Rows:
         self._of_row.append(line)
         return line
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Optional[Row]]:
         finished = 0
         while True:
             self._of_row = []
+            problem = None
             try:
                 row = next(self._reader)
             except _NothingYet:
@@ -179,11 +196,10 @@ class _Rows:
             except StopIteration:
                 return
             except csv.Error as error:
-                raise ExplainedError(
-                    f"input line {finished + 1} does not begin a row of a table: {error}"
-                ) from error
+                row = []
+                problem = f"input line {finished + 1} does not begin a row of a table: {error}"
             if finished == 0 and row:
                 row[0] = row[0].lstrip("\ufeff")
             number, finished = finished + 1, finished + len(self._of_row)
-            if row:
-                yield number, row
+            if row or problem:
+                yield Row(number, "".join(self._of_row), row, problem)

@@ -14,6 +14,18 @@ class Input(NamedTuple):
     """A raw line, an `Instance`, or a JSON dictionary."""
 
 
+class InvalidInput(str):
+    """The text of an input that cannot be read: the worker that gets it raises the error."""
+
+    problem: str
+
+    @classmethod
+    def of(cls, text: str, problem: str) -> "InvalidInput":
+        invalid = cls(text)
+        invalid.problem = problem
+        return invalid
+
+
 class Block(NamedTuple):
     """Consecutive inputs, by columns."""
 

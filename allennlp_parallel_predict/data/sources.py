@@ -22,7 +22,7 @@ from allennlp.data.dataset_readers.dataset_reader import WorkerInfo
 
 from allennlp_parallel_predict.common.errors import explain, user_error_context
 from allennlp_parallel_predict.common.messages import BatchKind
-from allennlp_parallel_predict.data.compression import compression_of, open_text
+from allennlp_parallel_predict.data.compression import READ_ERRORS, compression_of, open_text
 from allennlp_parallel_predict.data.inputs import Block, Input, in_blocks
 from allennlp_parallel_predict.data.lazy_instances import LazyInstance, deferring
 
@@ -163,7 +163,7 @@ class LineSource(Source):
         if self.input_file == STDIN:
             yield sys.stdin
             return
-        with user_error_context("cannot read the input file", OSError, EOFError):
+        with user_error_context("cannot read the input file", *READ_ERRORS):
             with open_text(cached_path(self.input_file), self._newline) as lines:
                 yield lines
 

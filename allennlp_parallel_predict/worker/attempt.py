@@ -9,6 +9,7 @@ import torch
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.accelerate.fast_json import encode
+from allennlp_parallel_predict.common.errors import explain
 from allennlp_parallel_predict.common.messages import (
     Batch,
     BatchKind,
@@ -18,6 +19,7 @@ from allennlp_parallel_predict.common.messages import (
     WorkerOptions,
 )
 from allennlp_parallel_predict.common.remote_errors import RemoteError
+from allennlp_parallel_predict.data.inputs import InvalidInput
 from allennlp_parallel_predict.data.lazy_instances import DeferredCall
 from allennlp_parallel_predict.models.state import InputCounters
 from allennlp_parallel_predict.worker.join import Join
@@ -125,6 +127,8 @@ class Attempt:
         return value.make(self._predictor._dataset_reader) if is_call else value
 
     def _load_checked(self, line: str) -> Any:
+        if isinstance(line, InvalidInput):
+            raise explain(ValueError(line.problem), line.problem)
         if not line.isascii():
             _check_decoded(line, str(self._options.encoding))
         return self._predictor.load_line(line)

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import pytest
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.common.errors import ExplainedError, SettingsError
+from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.data import compression
+from allennlp_parallel_predict.data.compression import READ_ERRORS
 from allennlp_parallel_predict.data.formats import Format, FormattedSource, format_by_name
+from allennlp_parallel_predict.data.inputs import InvalidInput
 from allennlp_parallel_predict.data.sources import LineSource
 from tests.fixtures import join_predictors  # noqa: F401  (registers them)
 from tests.support.faults import command, faulty_archive, settings, wait_until
@@ -75,16 +77,35 @@ class TestTables:
     @pytest.mark.parametrize(
         "text, message",
         [
-            ("a,b\n1,2\n1,2,3\n", r"input line 3 has 3 fields, and not 2 \(a, b\)"),
-            ("a,b\n1\n", "input line 2 has 1 fields, and not 2"),
-            ('a,b\n1,2\n1,"2\n3,4\n', "input line 3 does not begin a row"),
             ("a,a\n1,2\n", "has a name twice: a, a"),
+            ('"a"b\n1,2\n', "input line 1 does not begin a row"),
         ],
     )
-    def test_a_row_that_is_none(self, tmp_path, text, message):
+    def test_a_header_that_is_none(self, tmp_path, text, message):
         (tmp_path / "in").write_text(text)
-        with pytest.raises(ExplainedError, match=message):
+        with pytest.raises(SettingsError, match=message):
             read(tmp_path / "in", "csv")
+
+    @pytest.mark.parametrize(
+        "row, message",
+        [
+            ("1,2,3\n", "input line 3 has 3 fields, and not 2 (a, b)"),
+            ("1\n", "input line 3 has 1 fields, and not 2 (a, b)"),
+            ('"1"2,3\n', "input line 3 does not begin a row of a table: "),
+        ],
+    )
+    def test_a_row_that_is_none_is_one_invalid_input(self, tmp_path, row, message):
+        (tmp_path / "in").write_text(f"a,b\n0,0\n{row}4,4\n")
+        first, bad, last = FormattedSource(str(tmp_path / "in"), Format("csv"))
+        assert [first.value, last.value] == ['{"a": "0", "b": "0"}\n', '{"a": "4", "b": "4"}\n']
+        assert isinstance(bad.value, InvalidInput) and bad.value == row
+        assert bad.value.problem.startswith(message)
+        assert [item.line_number for item in (first, bad, last)] == [2, 3, 4]
+
+    def test_a_quote_without_its_end(self, tmp_path):
+        (tmp_path / "in").write_text('a,b\n1,2\n1,"2\n3,4\n')
+        _, bad = FormattedSource(str(tmp_path / "in"), Format("csv"))
+        assert bad.value == '1,"2\n3,4\n' and "line 3 does not begin a row" in bad.value.problem
 
     def test_a_pipe_gives_what_is_there_and_does_not_wait(self, monkeypatch):
         reading, writing = os.pipe()
@@ -141,6 +162,15 @@ class TestCompressed:
         with pytest.raises((EOFError, OSError)) as caught:
             read(compressed, "csv")
         assert "cannot read the input file" in caught.value.explanation
+
+    def test_damaged(self, compressed):
+        data = bytearray(compressed.read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 40] = b"x" * 40
+        compressed.write_bytes(data)
+        with pytest.raises(READ_ERRORS) as caught:
+            read(compressed, "csv")
+        assert caught.value.explanation.startswith("cannot read the input file: ")
 
     def test_without_the_library(self, tmp_path, monkeypatch):
         (tmp_path / "in.zst").write_bytes(b"\x28\xb5\x2f\xfd")
@@ -204,6 +234,32 @@ class TestTheCommand:
         flags = ["--input-format", "text", "--text-field", "text"]
         self.run(archive, tmp_path / "in.txt", tmp_path, *flags)
         assert self.outputs(tmp_path) == [{"text": "one"}, {"text": "two"}]
+
+    @pytest.mark.parametrize("on_error", ["raise", "skip", "placeholder"])
+    def test_a_row_that_is_none(self, archive, tmp_path, on_error):
+        (tmp_path / "in.csv").write_text("id,text\n1,one\n2,two,2\n3,three\n")
+        flags = ["--on-error", on_error, "--errors-file", tmp_path / "errors", "--num-workers", 2]
+        status = 1 if on_error == "raise" else 3
+        stderr = self.run(archive, tmp_path / "in.csv", tmp_path, *flags, status=status)
+        message = "input line 3 has 3 fields, and not 2 (id, text): correct it, or quote what has"
+        found = self.outputs(tmp_path)
+        if on_error == "raise":
+            assert found == [{"text": "one"}] and "Traceback" not in stderr
+            assert stderr.splitlines()[-1].startswith(
+                f"allennlp parallel-predict: error: {message}"
+            )
+            return
+        (error,) = map(json.loads, (tmp_path / "errors").read_text().splitlines())
+        assert (error["line"], error["input"], error["type"]) == (3, "2,two,2", "ValueError")
+        assert error["message"].startswith(message)
+        assert [found[0], found[-1]] == [{"text": "one"}, {"text": "three"}]
+        assert [output["error"]["line"] for output in found[1:-1]] == [3] * (on_error != "skip")
+
+    def test_a_damaged_file(self, archive, tmp_path):
+        (tmp_path / "in.xz").write_bytes(b"\xfd7zXZ\0" + b"no block" * 9)
+        stderr = self.run(archive, tmp_path / "in.xz", tmp_path, status=1)
+        last = "allennlp parallel-predict: error: cannot read the input file: "
+        assert stderr.splitlines()[-1].startswith(last) and "Traceback" not in stderr
 
     def test_flags_that_do_not_go_together(self, archive, tmp_path):
         (tmp_path / "in").write_text("1\n")
