@@ -79,10 +79,10 @@ class FormattedSource(Source):
                 yield None
                 continue
             if position >= self._first_position:
-                number, line = record
-                if not isinstance(line, InvalidInput):
-                    # Surrogates stay surrogates: the worker that gets the line raises the error.
-                    line = json.dumps(line, ensure_ascii=False) + "\n"
+                number, value = record
+                # Surrogates stay surrogates: the worker that gets the line raises the error.
+                is_invalid = isinstance(value, InvalidInput)
+                line = value if is_invalid else json.dumps(value, ensure_ascii=False) + "\n"
                 yield Input(position, number, line)
             position += 1
 
@@ -118,8 +118,10 @@ class FormattedSource(Source):
                     f"input line {number} has {len(cells)} fields, and not {len(fields)} "
                     f"({', '.join(fields)}): correct it, or quote what has a delimiter in it"
                 )
-            is_valid = problem is None
-            yield number, dict(zip(fields, cells)) if is_valid else InvalidInput.of(text, problem)
+            if problem is None:
+                yield number, dict(zip(fields, cells))
+            else:
+                yield number, InvalidInput.of(text, problem)
 
 
 def _header(cells: List[str], problem: Optional[str]) -> List[str]:
