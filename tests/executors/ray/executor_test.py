@@ -347,7 +347,7 @@ class TestTheSharedModel:
 
     def predict(self, worker, shared):
         return pickle.loads(
-            worker.predict(pickle.dumps((0, BatchKind.LINES, ['{"n": 1}'], 0)), shared)
+            worker.predict(pickle.dumps((0, BatchKind.LINES, ['{"n": 1}'], 0, False)), shared)
         )
 
     def test_parameters_are_in_the_memory_or_the_workers_own(self):
