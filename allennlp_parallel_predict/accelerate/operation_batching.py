@@ -276,6 +276,7 @@ class _GemmPlan:
 
     def __init__(self, layers: List[Linear], exact: bool) -> None:
         self._exact = exact
+        self._forwards = {layer: layer.forward for layer in layers}
         self._kinds = EquivalenceClasses()
         self._new_trial = functools.partial(layer_trial, different_layers(layers))
         self._usual: Dict[int, int] = {}
@@ -298,11 +299,15 @@ class _GemmPlan:
             return
         parts = [line.inputs[0, :rows] for line, rows in taking_part]
         parts.append(parts[0].new_zeros(size - sum(shared), parts[0].size(1)))
-        computed = _forward(layer, torch.cat(parts)).split([len(part) for part in parts])
+        computed = self._forward(layer, torch.cat(parts)).split([len(part) for part in parts])
         for (line, rows), first in zip(taking_part, computed):
-            rest = [_forward(layer, row[None].clone()) for row in line.inputs[0, rows:]]
+            rest = [self._forward(layer, row[None].clone()) for row in line.inputs[0, rows:]]
             # A copy in any case: a product may depend on where in memory a row begins.
             line.outputs = torch.cat([first, *rest])[None]
+
+    def _forward(self, layer: Linear, rows: Tensor) -> Tensor:
+        """Of three dimensions, as a model's: torch adds the bias elsewhere if there are two."""
+        return self._forwards[layer](rows[None])[0]
 
     def _shared_rows(self, count: int) -> int:
         """How many of a line's rows, from the first on, can be computed among others."""
@@ -332,11 +337,6 @@ class _GemmPlan:
         if count not in self._kinds.tried:
             self._kinds.run(count, self._new_trial)
         return self._kinds.tried[count]
-
-
-def _forward(layer: Linear, rows: Tensor) -> Tensor:
-    """Of three dimensions, as a model's: torch adds the bias elsewhere if there are two."""
-    return type(layer).forward(layer, rows[None])[0]
 
 
 _CPU = torch.device("cpu")

@@ -15,12 +15,12 @@ def tune_predictor(predictor: Predictor, exact: bool) -> None:
     """
     dump_faster(predictor)
     if not exact:
-        use_packed_weights(predictor._model)
+        pack_weights(predictor._model, exact)
+    use_packed_weights(predictor._model, exact)
     decode_live_beams_only(predictor._model, exact)
     skip_padding(predictor._model, exact)
 
 
 def prepare_for_forks(predictor: Predictor, exact: bool) -> None:
     """Computes, in the process that workers are forked from, what they can share."""
-    if not exact:
-        pack_weights(predictor._model)
+    pack_weights(predictor._model, exact)

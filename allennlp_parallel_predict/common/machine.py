@@ -30,6 +30,17 @@ def usable_cpus() -> List[int]:
     return list(affinity)[:count]
 
 
+def memory() -> int:
+    """Bytes of memory of this machine, or of this container if it has a limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup v2, v1
+        try:
+            return min(total, int(Path("/sys/fs/cgroup", name).read_text()))
+        except (OSError, ValueError):
+            pass  # not this version, or "max"
+    return total
+
+
 def has_slow_mkl() -> bool:
     """
     Whether matrix products are computed with SSE on a CPU that has AVX2. The MKL in the wheels of

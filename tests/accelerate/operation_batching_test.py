@@ -167,11 +167,11 @@ def test_a_layer_that_fails_in_a_group_is_tried_by_each_line(predictor, monkeypa
     theirs = outputs(one_by_one(predictor))
     failures = []
 
-    def fail(layer, rows):
+    def fail(plan, layer, rows):
         failures.append(len(rows))
         raise RuntimeError("not enough memory")
 
-    monkeypatch.setattr(operation_batching, "_forward", fail)
+    monkeypatch.setattr(operation_batching._GemmPlan, "_forward", fail)
     worker = Worker(predictor, WorkerOptions(), OperationBatcher(layers_to_share(predictor, True)))
     assert outputs(in_groups(worker, batches())) == theirs
     assert failures

@@ -23,10 +23,20 @@ pytestmark = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"), reason="torch 1 cannot pack weights"
 )
 
+exactly = pytest.mark.skipif(
+    not packed_weights._pays(exact=True), reason="other kernels than those that are known"
+)
+
 
 @pytest.fixture(autouse=True)
 def small_matrices_are_packed(monkeypatch):
     monkeypatch.setattr(packed_weights, "_SMALLEST", 1)
+    monkeypatch.setattr(packed_weights, "_ROWS_PER_PART", 1)
+
+
+def pack(model, exact=False):
+    pack_weights(model, exact)
+    use_packed_weights(model, exact)
 
 
 @pytest.fixture
@@ -40,7 +50,7 @@ def test_a_layer_gives_the_same_but_for_last_digits(layers, shape):
     inputs = torch.randn(shape)
     with torch.no_grad():
         expected = [layer(inputs) for layer in layers]
-        use_packed_weights(layers)
+        pack(layers)
         for layer, outputs in zip(layers, expected):
             assert is_packed(layer)
             torch.testing.assert_close(layer(inputs), outputs)
@@ -52,7 +62,7 @@ def test_a_cell_gives_the_same_but_for_last_digits(bias):
     inputs, state = torch.randn(6, 12), (torch.randn(6, 20), torch.randn(6, 20))
     with torch.no_grad():
         expected, from_nothing = cell[0](inputs, state), cell[0](inputs)
-        use_packed_weights(cell)
+        pack(cell)
         assert is_packed(cell[0])
         torch.testing.assert_close(cell[0](inputs, state), expected)
         torch.testing.assert_close(cell[0](inputs), from_nothing)
@@ -62,12 +72,12 @@ def test_rows_are_used_as_they_lie_in_memory(layers):
     inputs = torch.randn(40, 9).t()
     with torch.no_grad():
         expected = layers[0](inputs)
-        use_packed_weights(layers)
+        pack(layers)
         torch.testing.assert_close(layers[0](inputs), expected)
 
 
 def test_weights_that_change_or_need_gradients_are_used_as_they_are(layers):
-    use_packed_weights(layers)
+    pack(layers)
     inputs = torch.randn(3, 40)
     layers[0](inputs).sum().backward()
     assert layers[0].weight.grad is not None
@@ -82,21 +92,69 @@ def test_only_what_can_be_packed_is(layers):
     layers.append(Linear(8, 8).double())
     layers.append(type("Own", (Linear,), {})(8, 8))
     layers.append(torch.nn.LSTM(8, 8))
-    use_packed_weights(layers)
+    pack(layers)
     assert [is_packed(layer) for layer in layers] == [True, True, False, False, False]
 
 
 def test_what_is_packed_before_a_fork_is_used_after_it_and_goes_with_the_model(layers):
-    pack_weights(layers)
+    pack_weights(layers, exact=False)
     assert not any(map(is_packed, layers))
     kept = packed_weights._packed[layers[0]]
-    use_packed_weights(layers)
+    use_packed_weights(layers, exact=False)
     assert layers[0].forward._packed is kept
     gc.collect()
     count = len(packed_weights._packed)
     del layers[1], kept
     gc.collect()
     assert len(packed_weights._packed) == count - 1
+
+
+@exactly
+@pytest.mark.parametrize("width", [24, 192, 193, 200, 256, 300, 384, 385, 770, 1536])
+@pytest.mark.parametrize("bias", [True, False])
+def test_layers_give_the_same_bits(width, bias):
+    layer = torch.nn.Sequential(Linear(width, 96, bias=bias))
+    shapes = [(1, 3), (1, 4), (2, 8), (1, 17), (40, 5), (1, 161), (1, 700)]
+    inputs = [torch.randn(*shape, width) for shape in shapes]
+    inputs += [torch.randn(33, width), torch.randn(width, 34).t()]
+    with torch.no_grad():
+        expected = [layer(each) for each in inputs]
+        pack(layer, exact=True)
+        assert all(torch.equal(layer(each), one) for each, one in zip(inputs, expected))
+    if width != 193:
+        assert any(layer[0].forward._trials.values()), "the packed weights were never used"
+
+
+@exactly
+@pytest.mark.parametrize("bias", [True, False])
+def test_cells_give_the_same_bits(bias):
+    cell = torch.nn.Sequential(LSTMCell(300, 256, bias=bias))
+    rows = [2, 5, 16, 160, 333]
+    inputs = [(torch.randn(n, 300), (torch.randn(n, 256), torch.randn(n, 256))) for n in rows]
+    with torch.no_grad():
+        expected = [cell[0](*each) for each in inputs]
+        pack(cell, exact=True)
+        for each, one in zip(inputs, expected):
+            assert all(map(torch.equal, cell[0](*each), one))
+    assert any(cell[0].forward._trials.values()), "the packed weights were never used"
+
+
+@exactly
+def test_what_would_give_other_bits_is_not_used(monkeypatch):
+    monkeypatch.setattr(packed_weights, "_ends_of_sums", lambda length: [length])
+    layer, inputs = torch.nn.Sequential(Linear(384, 64)), torch.randn(1, 40, 384)
+    with torch.no_grad():
+        expected = layer(inputs)
+        pack(layer, exact=True)
+        assert torch.equal(layer(inputs), expected)
+        assert list(layer[0].forward._trials.values()) == [False]
+        assert not torch.equal(layer[0].forward._compute(inputs), expected)
+
+
+def test_the_copies_take_a_small_part_of_the_memory(layers, monkeypatch):
+    monkeypatch.setattr(packed_weights.machine, "memory", lambda: 8 * 40 * 24 * 4)
+    pack(layers)
+    assert [is_packed(layer) for layer in layers] == [True, False]
 
 
 @pytest.mark.parametrize("name", ["transformer_classifier", "seq2seq"])
@@ -116,7 +174,7 @@ def test_predictions_agree_and_the_other_accelerators_still_apply(archive, name)
 
 
 def test_packed_layers_count_as_row_by_row(layers):
-    use_packed_weights(layers)
+    pack(layers)
     assert is_row_by_row(layers)
     layers[0].forward = lambda inputs: inputs
     assert not is_row_by_row(layers)
