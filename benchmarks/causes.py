@@ -24,15 +24,12 @@ if __name__ == "__main__":
     # The repository instead of this folder, whose names AllenNLP's search for plugins would find.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from allennlp_parallel_predict.accelerate import packed_weights  # noqa: E402
 from allennlp_parallel_predict.accelerate.finished_beams import decode_live_beams_only  # noqa: E402
 from allennlp_parallel_predict.accelerate.operation_batching import (
     GROUP_SIZE,
     OperationBatcher,
     layers_to_share,
-)
-from allennlp_parallel_predict.accelerate.packed_weights import (  # noqa: E402
-    pack_weights,
-    use_packed_weights,
 )
 from allennlp_parallel_predict.accelerate.padding import skip_padding  # noqa: E402
 from benchmarks import measure, report, workloads  # noqa: E402
@@ -145,21 +142,21 @@ def packing() -> None:
     """Batches of 32 of like length, with weights as they are and packed for oneDNN"""
     _table("| model | CPU ms/line | packed, same bits | packed, other last digits |")
     for workload in workloads.prepare(["minilm", "g2p-large"]):
-        figures = (_in_a_process(f"packing{exact}", workload) for exact in ("", "_exact", "_whole"))
-        _row(workload.name, *(figure for (figure,) in figures))
+        parts = (f"packing{how}" for how in ("", "_exact", "_whole"))
+        _row(workload.name, *(_in_a_process(part, workload) for part in parts))
 
 
-def _packing(workload: Workload, exact: Optional[bool] = None) -> List[str]:
+def _packing(workload: Workload, exact: Optional[bool] = None) -> str:
     predictor, lines = _load(workload, 512)
-    ordered = sorted(lines, key=len)
-    batches = [ordered[i : i + BATCH_SIZE] for i in range(0, len(ordered), BATCH_SIZE)]
+    lines.sort(key=len)
+    batches = [lines[i : i + BATCH_SIZE] for i in range(0, len(lines), BATCH_SIZE)]
     decode_live_beams_only(predictor._model, exact=False)
     with torch.no_grad():
         if exact is not None:
-            pack_weights(predictor._model, exact)
-            use_packed_weights(predictor._model, exact)
+            packed_weights.pack_weights(predictor._model, exact)
+            packed_weights.use_packed_weights(predictor._model, exact)
         _cpu_per_line(predictor, batches)  # oneDNN compiles a kernel for each number of rows
-        return [_cpu_per_line(predictor, batches)]
+        return _cpu_per_line(predictor, batches)
 
 
 _packing_exact = partial(_packing, exact=True)
@@ -255,7 +252,7 @@ def _speed(measured: measure.Measured, lines: int) -> List[str]:
     return [f"{measured.steady or 0:.1f}", f"{1e3 * measured.cpu_seconds / lines:.1f}"]
 
 
-def _in_a_process(part: str, workload: Workload) -> List[Any]:
+def _in_a_process(part: str, workload: Workload) -> Any:
     """Runs a part in a fresh process with one thread, which has nothing left over from others."""
     env = {**os.environ, **measure.QUIET, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--part", part, "--workload", workload.name]
@@ -290,8 +287,7 @@ def main() -> None:
     parser.add_argument("--workload", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
-        (workload,) = workloads.prepare([args.workload])
-        print(json.dumps(globals()[f"_{args.part}"](workload)))
+        print(json.dumps(globals()[f"_{args.part}"](*workloads.prepare([args.workload]))))
         return
     print(f"{report.machine()}\n")
     for name in args.only:
