@@ -109,8 +109,8 @@ def _pays(exact: bool) -> bool:
     if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False  # torch 1
     # With AVX2, oneDNN is 1.17 times as fast as MKL in one part, and no faster in several.
-    capability: str = torch.backends.cpu.get_cpu_capability()  # type: ignore[attr-defined]
-    return not exact or capability == "AVX512"
+    backends: Any = torch.backends
+    return not exact or backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _is_suitable(module: Any) -> bool:
