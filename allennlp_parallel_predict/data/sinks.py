@@ -186,7 +186,7 @@ class Sink:
 
     def end_part(self) -> OutputPosition:
         """Makes the files end where they can be cut off, and returns how far they are."""
-        if self._output is not None:
+        if self._output is not None and not self.is_divisible:
             self._output.end_part()
             size, checksum = self._output.size, self._output.checksum
             self.written = self.written._replace(output_bytes=size, output_checksum=checksum)

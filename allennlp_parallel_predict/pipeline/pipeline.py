@@ -177,6 +177,7 @@ class Pipeline:
             return
         error = runs[-1].error
         with self._interrupts.shielded():
+            self._is_restart_point = False  # also if the write fails half-way
             self._sink.write(runs)
             self._is_restart_point = error is None and self._has_reached_restart_point()
             if self._is_restart_point and self._sink.is_divisible:
