@@ -86,16 +86,16 @@ class RunConfig:
         return JoinOptions(self.keep_input, self.id_field, fields)
 
     def check(self) -> None:
-        """
-        Finds the mistakes that can be found before the archive is loaded, which may take minutes.
+        """Finds what can be found before the archive is loaded, which may take minutes."""
+        self._check_flags()
+        if self.dry_run:
+            self._check_dry_run()
+        self._check_what_is_read_twice()
+        check_files(self._files_written(), self._files_read())
+        self._check_archive()
+        self._check_input()
 
-        # Raises
-
-        `SettingsError`, `ResumeError`
-            If flags do not go together.
-        `OSError`
-            If the input cannot be read or the output not be written.
-        """
+    def _check_flags(self) -> None:
         if self.resume and self.overwrite:
             raise SettingsError("give --resume or --overwrite, not both")
         if self.output_format is not None and not self.output_file:
@@ -117,6 +117,8 @@ class RunConfig:
                 raise SettingsError(
                     f"{flag} must be names with commas between them, but it is {names!r}"
                 )
+
+    def _check_what_is_read_twice(self) -> None:
         if self.shard is not None:
             Shard.parse(self.shard)
             if reads_once(self.input_file):
@@ -124,8 +126,6 @@ class RunConfig:
                     "--shard needs an input file that can be read twice, as it counts the inputs "
                     f"first, and {self._input} cannot"
                 )
-        if self.dry_run:
-            self._check_dry_run()
         if self.resume and not (self.output_file and is_regular(self.output_file)):
             raise ResumeError("--resume needs an --output-file that is a file")
         if self.resume and reads_once(self.input_file):
@@ -133,9 +133,6 @@ class RunConfig:
                 "--resume needs an input that is a file: what an interrupted run has read from "
                 f"{self._input} is gone"
             )
-        check_files(self._files_written(), self._files_read())
-        self._check_archive()
-        self._check_input()
 
     def _check_dry_run(self) -> None:
         if reads_once(self.input_file):
