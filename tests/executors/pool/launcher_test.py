@@ -1,8 +1,10 @@
 """What each worker is told; the workers themselves run in process_pool_test."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.errors import SettingsError
@@ -26,7 +28,7 @@ def make(monkeypatch, cpus=4, threads=None, start_method=None, devices=(), share
     )
     monkeypatch.setattr(launcher_module, "_pack", lambda predictor: "packed")
     monkeypatch.setattr(sharing, "copy_to_gpu", lambda packed, device: f"{packed} on {device}")
-    launcher.prepare(None, WorkerOptions())
+    launcher.prepare(SimpleNamespace(_model=torch.nn.Module()), WorkerOptions())
     return launcher
 
 
