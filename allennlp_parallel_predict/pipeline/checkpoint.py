@@ -110,8 +110,13 @@ class Checkpoint:
         }
         record = {"content": content, "sha256": _hash(content)}
         with writing(self.path):
-            self._write(json.dumps(record).encode())
-            os.rename(self._temporary, self.path)
+            try:
+                self._write(json.dumps(record).encode())
+                os.rename(self._temporary, self.path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._temporary)
+                raise
             sync_folder(self.path)
 
     def _write(self, data: bytes) -> None:

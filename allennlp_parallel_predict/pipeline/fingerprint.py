@@ -61,6 +61,8 @@ def is_same(before: Fingerprint, now: Fingerprint, path: str) -> bool:
     Whether two fingerprints are of one content. A file that was copied, restored or downloaded
     again has another time of change: then the whole content decides, if it is known.
     """
+    if before == now:
+        return True  # without walking a folder or asking for a URL again
     files = _files(path)
     return before.keys() == now.keys() and all(
         _is_same_file(before[name], now[name], files.get(name, "")) for name in now

@@ -271,7 +271,7 @@ class TestTheFile:
         checkpoint.remove()
         assert os.listdir(tmp_path) == ["output"]
 
-    def test_a_full_disk_leaves_the_one_before(self, checkpoint):
+    def test_a_full_disk_leaves_the_one_before(self, checkpoint, tmp_path):
         checkpoint.save(OutputPosition(1, 1, 1, 0, 4, 0))
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
@@ -282,6 +282,7 @@ class TestTheFile:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert "cannot write" in caught.value.explanation
         assert checkpoint.load() == OutputPosition(1, 1, 1, 0, 4, 0)
+        assert sorted(os.listdir(tmp_path)) == ["output", "output.checkpoint"]
 
     def test_a_link_in_the_way_is_not_followed(self, checkpoint, tmp_path):
         (tmp_path / "precious").write_text("precious")
