@@ -7,6 +7,7 @@ there is; the name of the subcommand may be left out, and `compare` and `tune` a
 import sys
 
 from allennlp_parallel_predict import doctor
+from allennlp_parallel_predict.common.logs import only_warnings
 
 _SHORT = {"compare": "parallel-compare", "tune": "parallel-tune"}
 
@@ -26,7 +27,8 @@ def main() -> None:
     sys.argv[1:2] = [_SHORT.get(name, name) for name in sys.argv[1:2]]
     if len(sys.argv) > 2 and sys.argv[1] not in Subcommand.list_available():
         sys.argv.insert(1, "parallel-predict")
-    run()
+    with only_warnings("--quiet" in sys.argv):  # AllenNLP logs which plugins it finds
+        run()
 
 
 if __name__ == "__main__":

@@ -43,6 +43,11 @@ def add_run_flags(group: argparse._ArgumentGroup) -> None:
         "else a line every 30 seconds; json: one object a second; json:3: on file descriptor 3)",
     )
     add("--summary", metavar="FILE.json", help="write figures and the exit status at the end")
+    add(
+        "--quiet",
+        action="store_true",
+        help="log nothing below a warning; with --progress never, print no line at the end either",
+    )
 
 
 def add_input_flags(group: argparse._ArgumentGroup) -> None:

@@ -24,6 +24,7 @@ from allennlp_parallel_predict.commands.flags import (
 from allennlp_parallel_predict.commands.help import improve_help
 from allennlp_parallel_predict.commands.user_errors import print_user_errors
 from allennlp_parallel_predict.common.errors import Interrupted, OutputClosed
+from allennlp_parallel_predict.common.logs import only_warnings
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.dry_run import DryRun
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
@@ -83,7 +84,7 @@ class ParallelPredict(Predict):
 
 def _predict(args: argparse.Namespace) -> None:
     common_logging.FILE_FRIENDLY_LOGGING = args.file_friendly_logging
-    with print_user_errors(PROG):
+    with only_warnings(args.quiet), print_user_errors(PROG):
         settings = _settings(args)
         config = _config(args)
         interrupts = Interrupts()

@@ -239,7 +239,8 @@ class PredictRun:
             summary += f", {settings.batching.describe()}"
         if sink.written.failures and config.errors_file:
             summary += f" (see {config.errors_file})"
-        tell(summary)
+        if not config.quiet or settings.progress != "never":
+            tell(summary)
 
     def _interruption(self, sink: Sink) -> str:
         message = f"interrupted after input line {sink.written.lines:,}"
