@@ -104,8 +104,12 @@ class Progress:
         }
 
     def _write_json(self, executor: Executor) -> None:
+        figures = self._figures(executor)
         left = None if self._total is None else max(0, self._total - self._done)
-        line = json.dumps({**self._figures(executor), "done": self._done, "left": left})
+        rate = figures["lines_per_second"]
+        remaining = round(left / rate, 1) if left is not None and rate > 0 else None
+        more = {"done": self._done, "left": left, "remaining_seconds": remaining}
+        line = json.dumps({**figures, **more})
         with contextlib.suppress(BrokenPipeError):  # the run goes on if nobody reads it
             os.write(self._descriptor, f"{line}\n".encode())
 

@@ -1,6 +1,7 @@
 """The bar on a terminal, the lines in a log, and nothing where nothing is wanted."""
 
 import io
+import json
 import os
 import pty
 import select
@@ -143,6 +144,15 @@ class TestATerminal:
             shown = Progress(mode, source(200), True)
             assert (shown._bar is not None) == has_bar
             shown.close()
+
+
+@pytest.mark.parametrize("total, done", [(None, 5), (10, 0)])
+def test_json_without_a_total_or_a_rate(tmp_path, total, done):
+    with open(tmp_path / "progress", "w") as file:
+        shown = Progress(f"json:{file.fileno()}", source(total), False)
+        shown.update(done, 0, executor())
+    line = json.loads((tmp_path / "progress").read_text())
+    assert (line["lines"], line["remaining_seconds"]) == (done, None)
 
 
 def test_the_time_left():

@@ -84,10 +84,13 @@ def test_progress(archive, tmp_path):
     found = [json.loads(line) for line in ran.stderr.splitlines() if line.startswith("{")]
     assert len(found) >= 2
     keys = {"lines", "failures", "seconds", "lines_per_second", "workers", "restarts"}
-    assert all({*line} == {*keys, "done", "left"} for line in found)
+    assert all({*line} == {*keys, "done", "left", "remaining_seconds"} for line in found)
     assert [line["done"] for line in found] == sorted(line["done"] for line in found)
     assert all(line["done"] + line["left"] == 12 for line in found)
     assert (found[-1]["done"], found[-1]["workers"]) == (12, 2)
+    for line in found:
+        remaining = line["left"] / line["lines_per_second"]
+        assert line["remaining_seconds"] == pytest.approx(remaining, abs=0.1)
 
 
 def test_progress_on_a_file_descriptor(archive, tmp_path):
