@@ -152,6 +152,7 @@ def test_what_is_built_knows_its_settings():
         "batch_size": 32,
         "window": 64,
         "length": "characters",
+        "max_tokens": None,
     }
     executor = build('{"executor.num_workers": 3}').executor
     given = ProcessPoolExecutor(3).settings()

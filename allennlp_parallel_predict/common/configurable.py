@@ -16,8 +16,8 @@ class Configurable(Registrable):
     # Examples
 
     ```python
-    BucketBatching(window=64).settings()
-    # {"type": "bucket", "batch_size": 32, "window": 64, "length": "characters"}
+    InOrderBatching(8).settings()
+    # {"type": "in_order", "batch_size": 8}
     ```
     """
 

@@ -7,12 +7,13 @@ A batch is what a worker predicts at once. Its grouping is visible in the output
 """
 
 from functools import partial
-from typing import Any, Iterable, Iterator, List, Optional
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from allennlp_parallel_predict.common.configurable import Configurable
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.messages import Batch, BatchKind
 from allennlp_parallel_predict.data.inputs import Block, Input, in_blocks, to_block
+from allennlp_parallel_predict.data.lazy_instances import DeferredCall
 
 
 class Batching(Configurable):
@@ -85,20 +86,34 @@ class BucketBatching(Batching):
 
     # Parameters
 
-    batch_size : `int`, optional (default = `32`)
-        The number of inputs in a batch.
+    batch_size : `int`, optional (default = `None`)
+        The number of inputs in a batch, which is 32 unless there are `max_tokens`; then it is the
+        most inputs in a batch.
     window : `int`, optional (default = `2048`)
         The number of inputs that are sorted together; it bounds the memory.
     length : `str`, optional (default = `"characters"`)
         What the length of an input line is: its `"characters"` or its whitespace `"tokens"`.
+        With `--use-dataset-reader` it is the bytes of the pickled arguments of `text_to_instance`;
+        of an instance that could only be made in the parent, the tokens of its longest field.
+    max_tokens : `int`, optional (default = `None`)
+        Fills batches as long as the number of inputs times the longest of them is at most this, in
+        the unit of `length`. A longer input is a batch by itself.
     """
 
     exact = False
 
     def __init__(
-        self, batch_size: int = 32, window: int = 2048, length: str = "characters"
+        self,
+        batch_size: Optional[int] = None,
+        window: int = 2048,
+        length: str = "characters",
+        max_tokens: Optional[int] = None,
     ) -> None:
+        if batch_size is None:
+            batch_size = 32 if max_tokens is None else window
         super().__init__(batch_size)
+        if max_tokens is not None and max_tokens < 1:
+            raise SettingsError(f"batching.max_tokens must be at least 1, but it is {max_tokens}")
         if window < batch_size:
             raise SettingsError(
                 f"batching.window must be at least batching.batch_size ({batch_size}), "
@@ -110,6 +125,7 @@ class BucketBatching(Batching):
             )
         self.window = window
         self.length = length
+        self.max_tokens = max_tokens
         self._padding: Optional[Padding] = None
 
     def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
@@ -128,20 +144,37 @@ class BucketBatching(Batching):
     def span(self) -> int:
         return self.window
 
+    def settings(self) -> Dict[str, Any]:
+        return {**super().settings(), "batch_size": self.batch_size}
+
     def describe(self) -> str:
         saved = self._padding.saved() if self._padding is not None else None
         return "" if saved is None else f"{saved:.0%} of the padding saved"
 
     def _sorted_groups(self, window: List[Input], padding: "Padding") -> Iterator[Any]:
         measured = [(_length(item.value, self.length), item) for item in window]
-        padding.add_plain([length for length, _ in measured], self.batch_size)
+        plain = [length for length, _ in measured]
+        for start, end in self._cuts(plain):
+            padding.add_plain(plain[start:end])
         # The longest first: the last batches of a run are then short ones, and no worker is left
         # alone with a long one.
         measured.sort(key=lambda pair: pair[0], reverse=True)
-        for start in range(0, len(measured), self.batch_size):
-            group = measured[start : start + self.batch_size]
-            padding.add_sorted([length for length, _ in group])
-            yield [item for _, item in group], start + self.batch_size >= len(measured)
+        lengths = [length for length, _ in measured]
+        for start, end in self._cuts(lengths):
+            padding.add_sorted(lengths[start:end])
+            yield [item for _, item in measured[start:end]], end == len(measured)
+
+    def _cuts(self, lengths: List[int]) -> Iterator[Tuple[int, int]]:
+        """Where batches of inputs of these lengths, in this order, start and end."""
+        start = longest = 0
+        for at, length in enumerate(lengths):
+            longest = max(longest, length, 1)
+            is_over = self.max_tokens is not None and (at + 1 - start) * longest > self.max_tokens
+            if at > start and (is_over or at - start == self.batch_size):
+                yield start, at
+                start, longest = at, max(length, 1)
+        if lengths:
+            yield start, len(lengths)
 
 
 class Padding:
@@ -150,12 +183,10 @@ class Padding:
     def __init__(self) -> None:
         self._filled = self._plain = self._sorted = 0
 
-    def add_plain(self, lengths: List[int], batch_size: int) -> None:
-        """Counts inputs in their own order."""
-        for start in range(0, len(lengths), batch_size):
-            group = lengths[start : start + batch_size]
-            self._filled += sum(group)
-            self._plain += max(group) * len(group)
+    def add_plain(self, lengths: List[int]) -> None:
+        """Counts a batch of inputs in their own order."""
+        self._filled += sum(lengths)
+        self._plain += max(lengths) * len(lengths)
 
     def add_sorted(self, lengths: List[int]) -> None:
         """Counts a batch as it is."""
@@ -176,6 +207,8 @@ def _length(value: Any, unit: str) -> int:
         value = " ".join(text for text in value.values() if isinstance(text, str))
     if isinstance(value, str):
         return len(value) if unit == "characters" else len(value.split())
+    if isinstance(value, DeferredCall):
+        return len(value.pickled)
     fields = getattr(value, "fields", None)
     if fields is None:
         return len(str(value))

@@ -109,7 +109,7 @@ RULES = [
         and facts["longest"] >= 3 * facts["typical"],
         "{idle_at_the_end:.0%} of the workers' time was lost waiting for the last batches. The "
         "longest took {longest:.2f} s ({longest_lines}), a typical one {typical:.2f} s.",
-        "--batch-size {smaller_batches}{or_bucket}",
+        "{smaller_batches}{or_bucket}",
     ),
     Rule(
         "one slow worker",
@@ -225,13 +225,16 @@ def _remedies(report: Report) -> Dict[str, str]:
     batching, bucket = report["batching"], _typed("batching.type", "bucket")
     is_bucket = batching["type"] == "bucket"
     window = _typed("batching.window", 4 * batching.get("window", 2048))
+    smaller_batches = f"--batch-size {max(1, batching.get('batch_size', 2) // 2)}"
+    if batching.get("max_tokens"):
+        smaller_batches = _typed("batching.max_tokens", max(1, batching["max_tokens"] // 2))
     return {
         "fewer_workers": f"--num-workers {max(1, workers // 2)}",
         "enough_workers": str(max(1, cpus // max(1, threads))),
         "enough_threads": _typed("executor.threads_per_worker", max(1, cpus // workers)),
         "no_pinning": _typed("executor.pin_cpus", False),
         "inexact": _typed("exact", False),
-        "smaller_batches": str(max(1, batching.get("batch_size", 2) // 2)),
+        "smaller_batches": smaller_batches,
         "or_bucket": "" if is_bucket else f", or {bucket}, which begins with the longest",
         "less_padding": (
             f"{window}, to choose from more inputs"

@@ -30,6 +30,8 @@ def run_of(report: Report) -> str:
     """How it was run, in a line."""
     batching = report["batching"]
     size = batching.get("batch_size", "?")
+    if batching.get("max_tokens"):
+        size = f"up to {batching['max_tokens']:,} {batching['length']}"
     return f"{report['executor']}, batches of {size}, {batching['type']}"
 
 

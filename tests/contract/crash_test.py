@@ -34,7 +34,7 @@ def renewed(folder, batching="in_order", numbers=NUMBERS):
     return Place(folder, numbers, batching)
 
 
-@pytest.mark.parametrize("batching", ["in_order", "bucket"])
+@pytest.mark.parametrize("batching", ["in_order", "bucket", "max_tokens"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_at_every_call(tmp_path, kind, batching, record_property):
     faults = 0

@@ -2,12 +2,15 @@ import pickle
 import random
 from typing import Any, List, Optional
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.messages import Batch, BatchKind
 from allennlp_parallel_predict.data.batching import Batching, BucketBatching, InOrderBatching
 from allennlp_parallel_predict.data.inputs import Input
+from allennlp_parallel_predict.data.lazy_instances import DeferredCall
 
 
 def inputs(values: List[Any]) -> List[Optional[Input]]:
@@ -74,6 +77,45 @@ def test_length_may_be_counted_in_tokens():
     assert made[0].values == ["a b c", "d e"]
 
 
+@given(
+    st.lists(st.integers(0, 60)),
+    st.integers(1, 200),
+    st.one_of(st.none(), st.integers(1, 16)),
+    st.sampled_from(["characters", "tokens"]),
+)
+def test_batches_are_filled_up_to_max_tokens(sizes, most, batch_size, unit):
+    word = "x" if unit == "characters" else "xx "
+    batching = BucketBatching(batch_size, window=16, length=unit, max_tokens=most)
+    made = batches(batching, [word * size for size in sizes])
+    assert sorted(position for batch in made for position in batch.positions) == [
+        *range(len(sizes))
+    ]
+    first_of_window = 0
+    for batch, after in zip(made, [*made[1:], None]):
+        rows, longest = len(batch.values), max(max(sizes[p] for p in batch.positions), 1)
+        assert {position // 16 for position in batch.positions} == {first_of_window // 16}
+        assert rows == 1 or rows * longest <= most
+        assert rows <= (batch_size or 16)
+        is_full = (rows + 1) * longest > most or rows == batch_size
+        assert is_full or batch.ends_window  # else the next input would have fitted, too
+        first_of_window += rows
+        assert batch.ends_window == (first_of_window % 16 == 0 or after is None)
+
+
+def test_max_tokens_with_a_row_limit_and_a_long_input():
+    batching = BucketBatching(batch_size=3, window=8, max_tokens=12)
+    made = batches(batching, ["x" * n for n in (50, 6, 6, 1, 1, 1, 1)])
+    assert [[len(value) for value in b.values] for b in made] == [[50], [6, 6], [1, 1, 1], [1]]
+    assert batching.settings()["batch_size"] == 3 and batching.settings()["max_tokens"] == 12
+    assert BucketBatching(window=8, max_tokens=12).settings()["batch_size"] == 8
+
+
+def test_the_length_of_what_a_reader_gives():
+    calls = [DeferredCall(b"\0" * n) for n in (5, 30, 8)]
+    made = batches(BucketBatching(window=4, max_tokens=16), calls)
+    assert [[len(call.pickled) for call in batch.values] for batch in made] == [[30], [8, 5]]
+
+
 def test_what_a_batch_is_called():
     def called(*lines):
         return Batch(0, BatchKind.LINES, ["x"] * len(lines), range(len(lines)), lines).describe()
@@ -115,6 +157,8 @@ def test_a_source_that_waits_is_heard():
     [
         ({"batch_size": 0}, "batching.batch_size must be at least 1"),
         ({"batch_size": 8, "window": 4}, "batching.window must be at least batching.batch_size"),
+        ({"max_tokens": 0}, "batching.max_tokens must be at least 1, but it is 0"),
+        ({"batch_size": 8, "window": 4, "max_tokens": 9}, "batching.window must be at least"),
         ({"length": "words"}, "batching.length must be one of characters, tokens"),
     ],
 )

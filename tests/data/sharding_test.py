@@ -61,12 +61,17 @@ def run(archive, lines, folder, *flags, count=None):
     return output, console
 
 
-@pytest.mark.parametrize("batching", ["in_order", "bucket"])
+@pytest.mark.parametrize(
+    "batching",
+    [
+        {"type": "in_order", "batch_size": 4},
+        {"type": "bucket", "batch_size": 4, "window": 8},
+        {"type": "bucket", "max_tokens": 60, "window": 8},
+    ],
+    ids=str,
+)
 def test_the_outputs_concatenate_to_the_whole(archive, lines, tmp_path, batching):
-    window = {"batching_window": 8} if batching == "bucket" else {}
-    flags = settings(
-        batching_type=batching, batching_batch_size=4, executor_num_workers=2, **window
-    )
+    flags = settings(batching=batching, executor_num_workers=2)
     whole = run(archive, lines, tmp_path / "whole", *flags)
     assert "input 49:" in whole[1]
     assert run(archive, lines, tmp_path / "shards", *flags, count=3) == whole

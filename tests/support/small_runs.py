@@ -213,6 +213,8 @@ class Place:
         )
         if self.batching == "bucket":
             batching: Any = BucketBatching(batch_size=2, window=6)
+        elif self.batching == "max_tokens":
+            batching = BucketBatching(window=6, max_tokens=5)
         else:
             batching = InOrderBatching(2)
         settings = Settings(
