@@ -222,7 +222,8 @@ class Attempt:
             # Described even if nobody sees it: `predict` fails on what JSON cannot express.
             description = describe(model_input)
             if self._options.output_encodings:
-                _check_encodable((output, description), self._options.output_encodings)
+                written = [output, description] if self._options.echo_inputs else [output]
+                _check_encodable(written, self._options.output_encodings)
             yield output, description
 
     def _take_printed(self, offset: int) -> None:
