@@ -170,9 +170,9 @@ class Dispatcher:
         self._wake()
 
     def statistics(self) -> Statistics:
-        workers, restarts = 0, 0
+        workers = restarts = 0
         if self.started.done() and not self.ended.done() and not self.started.exception():
-            workers, restarts = self.executor.counts()
+            workers, restarts, _ = self.executor.counts()
         restarts += self._restarts_before
         return self._counts.statistics(workers, restarts, self._waiting_inputs, len(self._in_work))
 

@@ -44,6 +44,11 @@ def add_run_flags(group: argparse._ArgumentGroup) -> None:
     )
     add("--summary", metavar="FILE.json", help="write figures and the exit status at the end")
     add(
+        "--metrics",
+        metavar="[ADDRESS:]PORT",
+        help="serve counts and times for Prometheus while the run lasts (port 0: any that is free)",
+    )
+    add(
         "--quiet",
         action="store_true",
         help="log nothing below a warning; with --progress never, print no line at the end either",

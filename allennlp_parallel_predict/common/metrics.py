@@ -1,7 +1,7 @@
 """Counts and times for Prometheus, of a service and of a run of the command."""
 
 from bisect import bisect_left
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence
 
 from allennlp_parallel_predict.common.errors import SettingsError
 
@@ -124,28 +124,3 @@ class MetricsRegistry:
         """The values now, in Prometheus' text format."""
         text: bytes = self._client.generate_latest(self._registry)
         return text
-
-    def serve(self, port: int, address: str = "127.0.0.1") -> Tuple[int, Callable[[], None]]:
-        """
-        Answers requests for `/metrics` in a thread of its own.
-
-        # Parameters
-
-        port : `int`
-            The port, or 0 for any that is free.
-        address : `str`, optional (default = `"127.0.0.1"`)
-            The address to listen on.
-
-        # Returns
-
-        `Tuple[int, Callable[[], None]]`
-            The port, and a function that ends it.
-        """
-        server, thread = self._client.start_http_server(port, address, self._registry)
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return server.server_port, stop

@@ -12,10 +12,12 @@ from allennlp_parallel_predict.common.messages import Batch, BatchResult, Worker
 
 
 class WorkerCounts(NamedTuple):
-    """For the progress bar and the summary."""
+    """For the progress bar, the summary and the metrics."""
 
     alive: int
     restarts: int
+    waiting: int = 0
+    """The inputs that no worker has yet."""
 
 
 class TakesBatches(Protocol):

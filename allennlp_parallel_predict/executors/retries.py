@@ -1,6 +1,6 @@
 """What happens to a batch whose worker died."""
 
-from typing import Dict, Optional
+from typing import Dict, Iterable, Optional
 
 from allennlp_parallel_predict.common.errors import WorkerDied, WorkerError
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, Failure, OnError
@@ -23,6 +23,11 @@ class Task:
     def message(self) -> bytes:
         """What a worker gets."""
         return dumps((*self.batch.to_message(), self.is_alone))
+
+
+def count_inputs(tasks: Iterable[Task]) -> int:
+    # A copy is made at once: in a service, another thread than the executor's asks.
+    return sum(len(task.batch.values) for task in list(tasks))
 
 
 class PoisonIsolation:

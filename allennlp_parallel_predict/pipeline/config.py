@@ -63,6 +63,7 @@ class RunConfig:
     resume: bool = False
     overwrite: bool = False
     summary: Optional[str] = None
+    metrics: Optional[str] = None
     quiet: bool = False
     profile: Optional[str] = None
     profile_trace: Optional[str] = None

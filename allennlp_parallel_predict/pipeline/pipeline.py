@@ -29,6 +29,7 @@ from allennlp_parallel_predict.executors.base import Executor, fill
 from allennlp_parallel_predict.pipeline.bad_input import explain_input
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
 from allennlp_parallel_predict.pipeline.progress import Progress
+from allennlp_parallel_predict.pipeline.run_metrics import RunMetrics
 from allennlp_parallel_predict.pipeline.signals import Interrupts
 
 
@@ -44,6 +45,8 @@ class Pipeline:
         Where to record, every `checkpoint_interval` seconds, how far the run is.
     max_errors : `int`, optional (default = `None`)
         The number of failures that is too many.
+    metrics : `RunMetrics`, optional (default = `None`)
+        What counts the batches, and is given the time to answer requests.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Pipeline:
         checkpoint: Optional[Checkpoint] = None,
         checkpoint_interval: float = 5.0,
         max_errors: Optional[int] = None,
+        metrics: Optional[RunMetrics] = None,
     ) -> None:
         self._source = source
         self._executor = executor
@@ -67,6 +71,7 @@ class Pipeline:
         self._checkpoint = checkpoint
         self._checkpoint_interval = checkpoint_interval
         self._max_errors = max_errors
+        self._metrics = metrics or RunMetrics(executor)
         self._batches: Iterator[Optional[Batch]] = batching.batches(source, source.kind)
         self._order = ReorderBuffer(sink.written.positions)
         self._in_work: Dict[int, Batch] = {}
@@ -109,7 +114,8 @@ class Pipeline:
             with self._interrupts.shielded():
                 self._sink.flush()
         with stage(WAITING_FOR_INPUT if wake else WAITING_FOR_WORKERS):
-            results = self._executor.collect(wake=wake)
+            results = self._executor.collect(wake=[*wake, *self._metrics.filenos()])
+        self._metrics.serve()
         self._write_in_groups(self._ready(results))
         return True
 
@@ -129,6 +135,7 @@ class Pipeline:
             self._is_exhausted, self._source_error = True, error
         if batch is not None:
             self._in_work[batch.number] = batch
+            self._metrics.submit(batch)
             if self._checkpoint is not None:
                 self._last_position = max(self._last_position, *batch.positions)
                 if batch.ends_window:
@@ -145,6 +152,7 @@ class Pipeline:
 
     def _finished(self, result: BatchResult) -> CompletedBatch:
         batch = self._in_work.pop(result.number)
+        self._metrics.finish(batch, result)
         current().add(batch, result)
         error = None
         if result.fatal is not None:

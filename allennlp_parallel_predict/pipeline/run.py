@@ -29,6 +29,7 @@ from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
 from allennlp_parallel_predict.pipeline.progress import Progress, check_progress
+from allennlp_parallel_predict.pipeline.run_metrics import RunMetrics
 from allennlp_parallel_predict.pipeline.signals import Interrupts
 from allennlp_parallel_predict.pipeline.summary import Figures
 from allennlp_parallel_predict.settings import Settings
@@ -58,6 +59,12 @@ class PredictRun:
             print("--silent specified without --output-file.")
             print("Exiting early because no output will be created.")
             return 0
+        metrics = RunMetrics(self._settings.executor, config.metrics)
+        with contextlib.closing(metrics) as self._metrics:
+            return self._open_and_run()
+
+    def _open_and_run(self) -> int:
+        config = self._config
         self._output, self._errors = open_outputs(
             config.output_file, config.errors_file, config.output_class
         )
@@ -65,6 +72,8 @@ class PredictRun:
             if self._is_complete():
                 tell(f"nothing to do: {config.output_file} is already complete")
                 return 0
+            if self._metrics.url is not None:
+                tell(f"metrics at {self._metrics.url}")
             return self._run()
         finally:
             close_all(file for file in (self._output, self._errors) if file is not None)
@@ -210,6 +219,7 @@ class PredictRun:
             checkpoint=self._checkpoint,
             checkpoint_interval=settings.checkpoint_interval,
             max_errors=settings.max_errors,
+            metrics=self._metrics,
         )
         # To look for garbage in all that was imported takes a quarter of a second, in which the
         # workers run out of work.

@@ -30,6 +30,7 @@ from allennlp_parallel_predict.common.messages import BatchResult, WorkerOptions
 from allennlp_parallel_predict.executors.base import Executor, WorkerCounts
 from allennlp_parallel_predict.executors.pool.launcher import Launcher
 from allennlp_parallel_predict.executors.pool.worker_pool import WorkerPool
+from allennlp_parallel_predict.executors.retries import count_inputs
 from allennlp_parallel_predict.executors.state_probe import ModelKind
 from allennlp_parallel_predict.executors.supervised import SupervisedExecutor, check_at_least
 from allennlp_parallel_predict.models.state import stateful_encoder
@@ -160,7 +161,8 @@ class ProcessPoolExecutor(SupervisedExecutor):
 
     @overrides
     def counts(self) -> WorkerCounts:
-        return WorkerCounts(len(self._pool.workers), self._pool.restarts)
+        alive = len(self._pool.workers)
+        return WorkerCounts(alive, self._pool.restarts, count_inputs(self._waiting))
 
     @overrides
     def describe(self) -> str:

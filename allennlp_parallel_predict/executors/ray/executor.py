@@ -29,6 +29,7 @@ from allennlp_parallel_predict.executors.ray.actor import ActorSetup, pack
 from allennlp_parallel_predict.executors.ray.actor_pool import ActorPool
 from allennlp_parallel_predict.executors.ray.cluster import Connection
 from allennlp_parallel_predict.executors.ray.handle import ActorHandle, in_our_time
+from allennlp_parallel_predict.executors.retries import count_inputs
 from allennlp_parallel_predict.executors.state_probe import ModelKind, StateProbe
 from allennlp_parallel_predict.executors.supervised import (
     SupervisedExecutor,
@@ -157,7 +158,7 @@ class RayExecutor(SupervisedExecutor):
     @overrides
     def counts(self) -> WorkerCounts:
         alive = sum(worker.identity is not None for worker in self._pool.workers)
-        return WorkerCounts(alive, self._pool.restarts)
+        return WorkerCounts(alive, self._pool.restarts, count_inputs(self._waiting))
 
     @overrides
     def describe(self) -> str:
