@@ -11,3 +11,9 @@ head -n 40 "$examples/g2p/words.jsonl" > words.jsonl
 # Compressed output, by the suffix of its name.
 predict words.jsonl --output-file compressed.jsonl.gz --output-format auto
 gzip -dc compressed.jsonl.gz | wc -l
+
+# Parquet input: its columns, by the keys that the predictor reads.
+python -c 'import pyarrow.json; from pyarrow import parquet
+parquet.write_table(pyarrow.json.read_json("words.jsonl").rename_columns(["word"]), "words.parquet")'
+predict words.parquet --map source=word --output-file from_parquet.jsonl
+wc -l < from_parquet.jsonl

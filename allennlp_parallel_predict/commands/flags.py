@@ -61,7 +61,7 @@ def add_input_flags(group: argparse._ArgumentGroup) -> None:
         "--input-format",
         choices=FORMATS,
         help="what the input is: lines for the predictor, plain text, or a table (default: csv or "
-        "tsv if its name ends so and the predictor reads JSON, else lines)",
+        "tsv if its name ends so, or parquet if it is, and the predictor reads JSON; else lines)",
     )
     add(
         "--text-field",
@@ -73,6 +73,12 @@ def add_input_flags(group: argparse._ArgumentGroup) -> None:
         "--fields",
         metavar="A,B",
         help="the keys of the columns of a table (default: those in its first line)",
+    )
+    add(
+        "--map",
+        metavar="KEY=COLUMN,...",
+        help="read only these columns of a table, and give their values these keys (default: all "
+        "columns, under their names)",
     )
     add("--limit", type=int, metavar="N", help="predict only the first N inputs (default: all)")
     add(

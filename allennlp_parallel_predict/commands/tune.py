@@ -14,8 +14,9 @@ from allennlp_parallel_predict.commands.user_errors import print_user_errors
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.data.files import check_files
+from allennlp_parallel_predict.data.formats import Format, format_by_name, open_source
 from allennlp_parallel_predict.data.limits import sample
-from allennlp_parallel_predict.data.sources import InstanceSource, LineSource, Source
+from allennlp_parallel_predict.data.sources import InstanceSource
 from allennlp_parallel_predict.models.archives import load_predictor, parse_predictor_args
 from allennlp_parallel_predict.pipeline.tuner import DISAGREEMENT, Measurement, Tuner
 from allennlp_parallel_predict.profiling.render import megabytes, table
@@ -63,7 +64,8 @@ def _tune(args: argparse.Namespace) -> None:
             args.weights_file,
             parse_predictor_args(args.predictor_args),
         )
-        source: Source = LineSource(args.input_file)
+        format = Format(format_by_name(args.input_file, predictor))
+        source = open_source(args.input_file, format)
         if args.use_dataset_reader:
             source = InstanceSource(predictor._dataset_reader, args.input_file)
         inputs = sample(source)

@@ -1,6 +1,6 @@
 """
-Inputs that are no JSON lines: plain text, CSV and TSV. They become JSON lines here, so that all
-that comes after a source knows nothing else.
+Inputs that are no JSON lines: plain text, CSV and TSV, and Parquet (`parquet.py`). They become JSON
+lines here, so that all that comes after a source knows nothing else.
 """
 
 import csv
@@ -14,11 +14,13 @@ from urllib.parse import urlparse
 from allennlp.predictors.predictor import Predictor
 
 from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.data.columns import Columns, select_columns
 from allennlp_parallel_predict.data.inputs import Input, InvalidInput
+from allennlp_parallel_predict.data.parquet import ParquetSource, is_parquet
 from allennlp_parallel_predict.data.sources import LineSource, Source, reads_once
 
-LINES, TEXT, CSV, TSV = "lines", "text", "csv", "tsv"
-FORMATS = (LINES, TEXT, CSV, TSV)
+LINES, TEXT, CSV, TSV, PARQUET = "lines", "text", "csv", "tsv", "parquet"
+FORMATS = (LINES, TEXT, CSV, TSV, PARQUET)
 _DELIMITERS = {CSV: ",", TSV: "\t"}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
@@ -34,23 +36,45 @@ class Format(NamedTuple):
     """The key of a line of plain text."""
     fields: Optional[List[str]] = None
     """The keys of the columns of a table without a header."""
+    columns: Optional[Columns] = None
+    """The columns of a table that are wanted, if not all."""
 
 
 def format_by_name(input_file: str, predictor: Predictor) -> str:
     """
-    The format of an input whose format is not given: a table if its name says so. `allennlp
-    predict` reads all files as lines, so this must not be one that it could read.
+    The format of an input whose format is not given: a table if its name says so, or Parquet if it
+    begins so. `allennlp predict` reads all files as lines, so this must not be one that it could
+    read.
     """
+    if reads_once(input_file):
+        return LINES
+    if getattr(predictor.load_line, "__func__", None) is not Predictor.load_line:
+        return LINES
+    if is_parquet(input_file):
+        return PARQUET
     name = urlparse(input_file).path
     root, suffix = os.path.splitext(name)
     if suffix in _COMPRESSED:
         suffix = os.path.splitext(root)[1]
-    if suffix[1:] not in _DELIMITERS or reads_once(input_file):
-        return LINES
-    if getattr(predictor.load_line, "__func__", None) is not Predictor.load_line:
+    if suffix[1:] not in (*_DELIMITERS, PARQUET):
         return LINES
     first = next((item.value for item in LineSource(input_file) if item is not None), "{")
     return LINES if first.lstrip().startswith("{") else suffix[1:]
+
+
+def open_source(input_file: str, format: Format, start: Tuple[int, int] = (0, 0)) -> Source:
+    """What reads an input after the lines and inputs that an interrupted run has dealt with."""
+    lines, positions = start
+    if format.name == PARQUET:
+        return ParquetSource(input_file, format.columns, positions)
+    if format.columns is not None and format.name not in _DELIMITERS:
+        raise SettingsError(
+            f"--map needs an input with columns (csv, tsv, parquet), and {input_file} is read as "
+            f"{format.name}: give --input-format"
+        )
+    if format.name == LINES:
+        return LineSource(input_file, lines, positions)
+    return FormattedSource(input_file, format, positions)
 
 
 class FormattedSource(Source):
@@ -104,6 +128,7 @@ class FormattedSource(Source):
 
     def _rows(self) -> Iterator[Optional[Record]]:
         fields = self._format.fields
+        columns: Columns = {}
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # 128 KB is less than a long document
         for row in _Rows(self._lines.lines(), _DELIMITERS[self._format.name]):
             if row is None:
@@ -113,13 +138,15 @@ class FormattedSource(Source):
             if fields is None:
                 fields = _header(cells, problem)
                 continue
+            columns = columns or select_columns(self._format.columns, fields)
             if problem is None and len(cells) != len(fields):
                 problem = (
                     f"input line {number} has {len(cells)} fields, and not {len(fields)} "
                     f"({', '.join(fields)}): correct it, or quote what has a delimiter in it"
                 )
             if problem is None:
-                yield number, dict(zip(fields, cells))
+                row_of = dict(zip(fields, cells))
+                yield number, {key: row_of[column] for key, column in columns.items()}
             else:
                 yield number, InvalidInput.of(text, problem)
 

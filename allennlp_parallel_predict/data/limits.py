@@ -21,6 +21,7 @@ class LimitedSource(Source):
     def __init__(self, source: Source, end: int) -> None:
         self.kind = source.kind
         self.encoding = source.encoding
+        self.is_indexed = source.is_indexed
         self._source = source
         self._end = end
 

@@ -38,7 +38,7 @@ class Shard(NamedTuple):
 
     def bounds(self, source: Source, span: int) -> "Bounds":
         """
-        Where the shard lies in a source, which is read for it.
+        Where the shard lies in a source, which is read for it unless it is indexed.
 
         # Parameters
 
@@ -47,10 +47,13 @@ class Shard(NamedTuple):
         span : `int`
             The number of inputs that the shards must not be cut within: see `Batching.span`.
         """
-        total = sum(1 for _ in source)
+        known = source.total() if source.is_indexed else None
+        total = known if known is not None else sum(1 for _ in source)
         spans = -(-total // span)
         start = min(total, spans * (self.number - 1) // self.of * span)
         end = min(total, spans * self.number // self.of * span)
+        if source.is_indexed:
+            return Bounds(start, start, end)
         last_before = next(islice(source, start - 1, None)) if start else None
         return Bounds(last_before.line_number if last_before else 0, start, end)
 

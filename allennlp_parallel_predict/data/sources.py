@@ -39,6 +39,8 @@ class Source:
     kind = BatchKind.LINES
     encoding: Optional[str] = None
     """If set, a surrogate in a line stands for a byte that this encoding cannot decode."""
+    is_indexed = False
+    """Whether `total` is exact and each input is a line, so that nothing is read to count them."""
 
     def __iter__(self) -> Iterator[Optional[Input]]:
         raise NotImplementedError

@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 from allennlp_parallel_predict.common.errors import shown
 from allennlp_parallel_predict.common.messages import Batch, BatchKind
+from allennlp_parallel_predict.data.parquet import MAGIC
 
 _READERS = ("load_line", "_json_to_instance", "_batch_json_to_instances")
 _PREDICTS = ("predict_json", "predict_batch_json")
@@ -22,6 +23,10 @@ def explain_input(batch: Batch, offset: int, error: BaseException, traceback: st
         return None
     line, where = batch.text(offset), f"input line {batch.line_numbers[offset]}"
     about = f"{shown(repr(line), 100)} ({type(error).__name__}: {shown(_message(error))})"
+    if line.startswith(MAGIC) and isinstance(error, (UnicodeDecodeError, json.JSONDecodeError)):
+        return (
+            f"{where} begins a Parquet file, which cannot be read as lines or from a pipe: {about}"
+        )
     if isinstance(error, UnicodeDecodeError):
         hint = "convert the input to UTF-8"
         if line.startswith(_UTF16):

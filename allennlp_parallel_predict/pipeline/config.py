@@ -19,8 +19,10 @@ from allennlp_parallel_predict.common.errors import (
 )
 from allennlp_parallel_predict.common.messages import JoinOptions
 from allennlp_parallel_predict.data.files import OutputFile, check_files, is_regular
-from allennlp_parallel_predict.data.formats import CSV, TSV
+from allennlp_parallel_predict.data.columns import parse_map
+from allennlp_parallel_predict.data.formats import CSV, PARQUET, TSV, Format, open_source
 from allennlp_parallel_predict.data.output_formats import output_class, output_format
+from allennlp_parallel_predict.data.parquet import is_parquet
 from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sources import STDIN, reads_once
 from allennlp_parallel_predict.pipeline.checkpoint import Identity
@@ -53,6 +55,7 @@ class RunConfig:
     input_format: Optional[str] = None
     text_field: str = "sentence"
     fields: Optional[str] = None
+    map: Optional[str] = None
     keep_input: bool = False
     id_field: Optional[str] = None
     output_fields: Optional[str] = None
@@ -78,6 +81,12 @@ class RunConfig:
     def output_class(self) -> Callable[[str], OutputFile]:
         """What opens the output file."""
         return output_class(output_format(self.output_format, self.output_file))
+
+    def format(self, by_name: str) -> Format:
+        """The format of the input, which is `by_name` if none is given."""
+        fields = self.fields.split(",") if self.fields else None
+        columns = parse_map(self.map) if self.map is not None else None
+        return Format(self.input_format or by_name, self.text_field, fields, columns)
 
     @property
     def join(self) -> Optional[JoinOptions]:
@@ -110,8 +119,9 @@ class RunConfig:
                 "--keep-input and --id-field need inputs that the predictor reads as JSON, which "
                 "those of --use-dataset-reader are not"
             )
-        if self.use_dataset_reader and self.input_format is not None:
-            raise SettingsError("give --input-format or --use-dataset-reader, not both")
+        for flag, value in (("--input-format", self.input_format), ("--map", self.map)):
+            if self.use_dataset_reader and value is not None:
+                raise SettingsError(f"give {flag} or --use-dataset-reader, not both")
         if self.fields is not None and self.input_format not in (CSV, TSV):
             raise SettingsError("--fields needs --input-format csv or tsv")
         for flag, names in (("--output-fields", self.output_fields), ("--fields", self.fields)):
@@ -160,7 +170,11 @@ class RunConfig:
                 Predictor.by_name(self.predictor)
 
     def _check_input(self) -> None:
-        if self.use_dataset_reader or reads_once(self.input_file):
+        if self.use_dataset_reader:
+            return
+        if reads_once(self.input_file):
+            if self.input_format == PARQUET:
+                open_source(self.input_file, self.format(PARQUET))
             return
         try:
             with user_error_context("cannot read the input file", OSError):
@@ -171,6 +185,9 @@ class RunConfig:
                 # As after `predict`, the output exists; unlike there, its former content stays.
                 open(self.output_file, "a").close()
             raise
+        name = self.input_format or (PARQUET if is_parquet(self.input_file) else None)
+        if name is not None:
+            next(iter(open_source(self.input_file, self.format(name))), None)
 
     def _files_written(self) -> Dict[str, str]:
         output = self.output_file
@@ -210,6 +227,7 @@ class RunConfig:
             "input_format",
             "text_field",
             "fields",
+            "map",
             "keep_input",
             "id_field",
             "output_fields",

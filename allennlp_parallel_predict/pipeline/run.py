@@ -12,13 +12,12 @@ from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
 from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
 from allennlp_parallel_predict.data.files import OutputFile, close_all, is_regular, open_outputs
-from allennlp_parallel_predict.data.formats import LINES, Format, FormattedSource, format_by_name
+from allennlp_parallel_predict.data.formats import format_by_name, open_source
 from allennlp_parallel_predict.data.limits import LimitedSource
 from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sinks import ENCODING, OutputPosition, Sink
 from allennlp_parallel_predict.data.sources import (
     InstanceSource,
-    LineSource,
     Source,
     check_multitask_head,
     reads_once,
@@ -194,13 +193,8 @@ class PredictRun:
         check_multitask_head(reader, config.multitask_head)
         source: Source
         if reader is None:
-            format_name = config.input_format or format_by_name(config.input_file, predictor)
-            if format_name == LINES:
-                source = LineSource(config.input_file, start.lines, start.positions)
-            else:
-                fields = config.fields.split(",") if config.fields else None
-                format = Format(format_name, config.text_field, fields)
-                source = FormattedSource(config.input_file, format, start.positions)
+            format = config.format(format_by_name(config.input_file, predictor))
+            source = open_source(config.input_file, format, (start.lines, start.positions))
         else:
             head = config.multitask_head
             source = InstanceSource(reader, config.input_file, head, start.positions)

@@ -19,7 +19,7 @@ def test_files(tmp_path):
     script.chmod(0o755)
     environment = {
         **os.environ,
-        "PATH": f"{script.parent}:{os.environ['PATH']}",
+        "PATH": f"{script.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "ALLENNLP_LOG_LEVEL": "ERROR",
     }
@@ -27,4 +27,4 @@ def test_files(tmp_path):
     command = ["bash", ROOT / "examples/files.sh", tmp_path / "out"]
     ran = subprocess.run(command, env=environment, stdout=-1, stderr=-1, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split() == ["40"]
+    assert ran.stdout.split() == ["40", "40"]
