@@ -114,10 +114,10 @@ class SupervisedExecutor(Executor):
         self._waiting: Deque[Task] = deque()
         self._in_work = 0
         self._abandoned: Dict[int, Set[int]] = {}
-        width = _WINDOW * self.num_workers if self._preserve_order else sys.maxsize
-        self._window = InflightWindow(
-            width, _MAX_HELD_BYTES if self._preserve_order else sys.maxsize
-        )
+        width, size = _WINDOW * self.num_workers, _MAX_HELD_BYTES
+        if not self._preserve_order:
+            width = size = sys.maxsize
+        self._window = InflightWindow(width, size)
 
     def _note_state(self, change: str) -> None:
         if not self._allow_stateful_model:
@@ -202,21 +202,20 @@ class SupervisedExecutor(Executor):
 
     def _deliver(self, task: Task, result: BatchResult, size: int) -> List[BatchResult]:
         """Takes the result of a task to where it belongs; returns what may leave the executor."""
-        if task.isolation is not None:
-            merged = task.isolation.add(task, result)
-            if merged is None:
-                return []
-            result = merged
-        return self._release(result, size)
+        whole = result if task.isolation is None else task.isolation.add(task, result)
+        return [] if whole is None else self._release(whole, size)
 
     def _release(self, result: BatchResult, size: int) -> List[BatchResult]:
         """A batch is finished; returns what may leave the executor."""
         if result.state_change and self.num_workers > 1 and not self._allow_stateful_model:
+            if not self._pool.restarts:
+                self.state_change = None  # what comes before has been predicted without it
+            first = self._window.batches[result.number].describe()
             raise ModelStateError(
                 f"what this model predicts depends on the batches that it saw before: "
-                f"{result.state_change}, for the first time in "
-                f"{self._window.batches[result.number].describe()}. Run it with --num-workers 1, "
-                "or set executor.allow_stateful_model to true if that does not matter to you"
+                f"{result.state_change}, for the first time in {first}. Go on with --resume and "
+                "--num-workers 1; or, if no output depends on it, as on a cache, with "
+                "executor.allow_stateful_model: true"
             )
         self._window.leave(result.number, size)
         self._abandoned.pop(result.number, None)

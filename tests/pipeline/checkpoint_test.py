@@ -13,7 +13,15 @@ import pytest
 from allennlp_parallel_predict.common.errors import ResumeError
 from allennlp_parallel_predict.data.sinks import OutputPosition
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint, Identity
-from tests.support.faults import command, faulty_archive, numbered, settings, wait_until
+from tests.support.faults import (
+    as_line,
+    command,
+    expected,
+    faulty_archive,
+    numbered,
+    settings,
+    wait_until,
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -250,6 +258,26 @@ class TestRefused:
         with job.start("--resume") as running:
             assert running.wait() == 1
         assert "--resume needs" in running.stderr and "Traceback" not in running.stderr
+
+    @pytest.mark.parametrize("more", [{"num_workers": 1}, {"allow_stateful_model": True}])
+    def test_a_model_that_remembers_late(self, archive, tmp_path, more):
+        """What is written by then is right, so one worker can go on; or several, if asked to."""
+        job = Job(archive, tmp_path, seconds=0)
+        job.flags = ["--batch-size", 3, "--silent"]
+        threads = {"executor_threads_per_worker": 1}
+        faults = {150: "remember", 200: "remember"}
+        job.write("".join(map(as_line, numbered(240, faults))))
+        with job.start(overrides=threads) as running:
+            assert running.wait() == 1
+        assert "for the first time in input lines 151" in running.stderr
+        assert "--resume" in running.stderr and "allow_stateful_model" in running.stderr
+        assert expected(range(150)).startswith(job.output.read_text())
+        more = {f"executor_{key}": value for key, value in more.items()}
+        assert job.resume(overrides={**threads, **more}).status == 0
+        if "executor_num_workers" in more:
+            lines = [json.loads(x) for x in job.output.open() if x.startswith("{")]
+            assert [x.get("remembered") for x in lines] == [None] * 150 + [1] * 48 + [2] * 42
+        assert job.output.read_text().count("{") == 240
 
     def test_a_model_that_keeps_state(self, tmp_path):
         job = Job(faulty_archive(tmp_path / "archive", keeps_state=True), tmp_path)
