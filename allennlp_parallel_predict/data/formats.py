@@ -48,16 +48,16 @@ def format_by_name(input_file: str, predictor: Predictor) -> str:
     """
     if reads_once(input_file):
         return LINES
-    if getattr(predictor.load_line, "__func__", None) is not Predictor.load_line:
-        return LINES
-    if is_parquet(input_file):
-        return PARQUET
-    name = urlparse(input_file).path
-    root, suffix = os.path.splitext(name)
+    root, suffix = os.path.splitext(urlparse(input_file).path)
     if suffix in _COMPRESSED:
         suffix = os.path.splitext(root)[1]
-    if suffix[1:] not in (*_DELIMITERS, PARQUET):
+    has_magic = is_parquet(input_file)
+    if not has_magic and suffix[1:] not in (*_DELIMITERS, PARQUET):
         return LINES
+    if getattr(predictor.load_line, "__func__", None) is not Predictor.load_line:
+        return LINES
+    if has_magic:
+        return PARQUET
     first = next((item.value for item in LineSource(input_file) if item is not None), "{")
     return LINES if first.lstrip().startswith("{") else suffix[1:]
 
