@@ -12,6 +12,10 @@ head -n 40 "$examples/g2p/words.jsonl" > words.jsonl
 predict words.jsonl --output-file compressed.jsonl.gz --output-format auto
 gzip -dc compressed.jsonl.gz | wc -l
 
+# Repeated lines are predicted once.
+cat words.jsonl words.jsonl | predict - --deduplicate --output-file repeated.jsonl
+wc -l < repeated.jsonl
+
 # Parquet input: its columns, by the keys that the predictor reads.
 python -c 'import pyarrow.json; from pyarrow import parquet
 parquet.write_table(pyarrow.json.read_json("words.jsonl").rename_columns(["word"]), "words.parquet")'

@@ -80,6 +80,11 @@ def add_input_flags(group: argparse._ArgumentGroup) -> None:
         help="read only these columns of a table, and give their values these keys (default: all "
         "columns, under their names)",
     )
+    add(
+        "--deduplicate",
+        action="store_true",
+        help="predict identical lines among 2,048 in a row once; exact with batches of one",
+    )
     add("--limit", type=int, metavar="N", help="predict only the first N inputs (default: all)")
     add(
         "--dry-run",

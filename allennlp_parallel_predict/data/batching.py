@@ -14,6 +14,7 @@ from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.common.messages import Batch, BatchKind
 from allennlp_parallel_predict.data.inputs import Block, Input, in_blocks, to_block
 from allennlp_parallel_predict.data.lazy_instances import DeferredCall
+from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch
 
 
 class Batching(Configurable):
@@ -57,6 +58,14 @@ class Batching(Configurable):
         none later than after a bounded number of others. The inputs are a list or a `Block`.
         """
         raise NotImplementedError
+
+    def last_position(self, batch: Batch) -> int:
+        """Of the inputs that the result of a batch is for."""
+        return max(batch.positions)
+
+    def with_copies(self, run: CompletedBatch) -> Iterator[CompletedBatch]:
+        """The result of a batch, and those of inputs that are in no batch because of it."""
+        yield run
 
     def span(self) -> int:
         """The number of inputs after which grouping starts anew: `--shard` may cut there."""

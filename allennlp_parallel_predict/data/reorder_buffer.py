@@ -30,7 +30,7 @@ class ReorderBuffer:
         if are_consecutive(positions):
             self._waiting[positions[0]] = run
         else:
-            for single in _singles(run):
+            for single in singles(run):
                 self._waiting[single.batch.positions[0]] = single
         while self.next_position in self._waiting:
             ready = self._waiting.pop(self.next_position)
@@ -38,7 +38,8 @@ class ReorderBuffer:
             yield ready
 
 
-def _singles(run: CompletedBatch) -> Iterator[CompletedBatch]:
+def singles(run: CompletedBatch) -> Iterator[CompletedBatch]:
+    """The same, input by input."""
     batch, result, error = run
     failures = {failure.offset: failure for failure in result.failures}
     for offset in range(len(batch.values)):

@@ -60,6 +60,7 @@ class RunConfig:
     id_field: Optional[str] = None
     output_fields: Optional[str] = None
     output_format: Optional[str] = None
+    deduplicate: bool = False
     limit: Optional[int] = None
     shard: Optional[str] = None
     dry_run: bool = False
@@ -119,8 +120,13 @@ class RunConfig:
                 "--keep-input and --id-field need inputs that the predictor reads as JSON, which "
                 "those of --use-dataset-reader are not"
             )
-        for flag, value in (("--input-format", self.input_format), ("--map", self.map)):
-            if self.use_dataset_reader and value is not None:
+        given = {
+            "--input-format": self.input_format is not None,
+            "--map": self.map is not None,
+            "--deduplicate": self.deduplicate,
+        }
+        for flag, is_given in given.items():
+            if self.use_dataset_reader and is_given:
                 raise SettingsError(f"give {flag} or --use-dataset-reader, not both")
         if self.fields is not None and self.input_format not in (CSV, TSV):
             raise SettingsError("--fields needs --input-format csv or tsv")
@@ -232,6 +238,7 @@ class RunConfig:
             "id_field",
             "output_fields",
             "output_format",
+            "deduplicate",
             "limit",
             "shard",
         )

@@ -32,6 +32,9 @@ from allennlp_parallel_predict.pipeline.progress import Progress
 from allennlp_parallel_predict.pipeline.run_metrics import RunMetrics
 from allennlp_parallel_predict.pipeline.signals import Interrupts
 
+_GROUP = 256
+"""Results that are written at once, at most: that bounds the memory for the text of them all."""
+
 
 class Pipeline:
     """
@@ -72,6 +75,7 @@ class Pipeline:
         self._checkpoint_interval = checkpoint_interval
         self._max_errors = max_errors
         self._metrics = metrics or RunMetrics(executor)
+        self._batching = batching
         self._batches: Iterator[Optional[Batch]] = batching.batches(source, source.kind)
         self._order = ReorderBuffer(sink.written.positions)
         self._in_work: Dict[int, Batch] = {}
@@ -137,7 +141,7 @@ class Pipeline:
             self._in_work[batch.number] = batch
             self._metrics.submit(batch)
             if self._checkpoint is not None:
-                self._last_position = max(self._last_position, *batch.positions)
+                self._last_position = max(self._last_position, self._batching.last_position(batch))
                 if batch.ends_window:
                     self._restart_points.append(self._last_position + 1)
         return batch
@@ -145,10 +149,10 @@ class Pipeline:
     def _ready(self, results: Sequence[BatchResult]) -> Iterator[CompletedBatch]:
         """What can be written now, in order."""
         for result in results:
-            completed = self._finished(result)
-            with stage(ORDERING):
-                ready = list(self._order.add(completed))
-            yield from ready
+            for completed in self._batching.with_copies(self._finished(result)):
+                with stage(ORDERING):
+                    ready = list(self._order.add(completed))
+                yield from ready
 
     def _finished(self, result: BatchResult) -> CompletedBatch:
         batch = self._in_work.pop(result.number)
@@ -172,13 +176,22 @@ class Pipeline:
         """Writes several at once, but none together with one that may be the last."""
         group: List[CompletedBatch] = []
         for run in runs:
-            if run.error is None and not run.result.failures:
-                group.append(run)
+            if run.error is not None or run.result.failures:
+                self._write(group)
+                self._write([run])
+                group = []
                 continue
-            self._write(group)
-            self._write([run])
-            group = []
+            group.append(run)
+            if len(group) == _GROUP or self._ends_window(run):
+                self._write(group)
+                group = []
         self._write(group)
+
+    def _ends_window(self, run: CompletedBatch) -> bool:
+        """Whether a run may go on behind it, but not behind the results around it."""
+        has_windows = self._batching.span() > self._batching.batch_size
+        end = run.batch.positions[-1] + 1
+        return has_windows and bool(self._restart_points) and end == self._restart_points[0]
 
     def _write(self, runs: List[CompletedBatch]) -> None:
         if not runs:

@@ -7,10 +7,11 @@ from typing import List, Optional, Tuple
 
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.common.errors import Interrupted
+from allennlp_parallel_predict.common.errors import Interrupted, SettingsError
 from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
 from allennlp_parallel_predict.common.recorder import current, stage
 from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
+from allennlp_parallel_predict.data.deduplication import DeduplicatedBatching
 from allennlp_parallel_predict.data.files import OutputFile, close_all, is_regular, open_outputs
 from allennlp_parallel_predict.data.formats import format_by_name, open_source
 from allennlp_parallel_predict.data.limits import LimitedSource
@@ -24,6 +25,7 @@ from allennlp_parallel_predict.data.sources import (
 )
 from allennlp_parallel_predict.models.archives import load_predictor, parse_predictor_args
 from allennlp_parallel_predict.models.gpus import check_gpus
+from allennlp_parallel_predict.models.state import InputCounters
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
@@ -41,6 +43,10 @@ class PredictRun:
         self._config = config
         self._settings = settings
         self._interrupts = interrupts
+        self._batching = settings.batching
+        if config.deduplicate:
+            executor = settings.executor
+            self._batching = DeduplicatedBatching(self._batching, lambda: executor.state_change)
         self.figures: Figures = {}
         """What became of the run so far; empty until its files have been checked."""
         self._output: Optional[OutputFile] = None
@@ -107,6 +113,11 @@ class PredictRun:
         with executor.preparing():
             with stage(LOADING):
                 predictor = self._load()
+            if self._config.deduplicate and InputCounters(predictor):
+                raise SettingsError(
+                    "--deduplicate: this predictor numbers its inputs, so that identical ones have "
+                    "different results"
+                )
             sink, source = self._open(predictor)
             try:
                 with stage(STARTING_WORKERS):
@@ -180,7 +191,7 @@ class PredictRun:
         if self._config.shard is None:
             return start, limit
         whole = self._source(predictor, OutputPosition(), limit)
-        span = self._settings.batching.span()
+        span = self._batching.span()
         shard = Shard.parse(self._config.shard).bounds(whole, span)
         if start.positions < shard.start:
             # It begins as the whole run would go on here.
@@ -205,7 +216,7 @@ class PredictRun:
         progress = Progress(settings.progress, source, not config.silent, sink.written.positions)
         pipeline = Pipeline(
             source,
-            settings.batching,
+            self._batching,
             settings.executor,
             sink,
             progress=progress,
@@ -236,11 +247,13 @@ class PredictRun:
             done = start.positions + sink.written.results - start.results
             failures = sink.written.failures
             self.figures.update(progress.finish(done, failures, settings.executor))
+            if isinstance(self._batching, DeduplicatedBatching):
+                self.figures["deduplicated"] = self._batching.left_out
             progress.close()
             sink.close()
         summary = progress.summary(settings.executor)
-        if settings.batching.describe():
-            summary += f", {settings.batching.describe()}"
+        if self._batching.describe():
+            summary += f", {self._batching.describe()}"
         if sink.written.failures and config.errors_file:
             summary += f" (see {config.errors_file})"
         if not config.quiet or settings.progress != "never":
