@@ -36,6 +36,10 @@ def add_run_flags(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="start over although an interrupted run of --output-file could be continued",
     )
+
+
+def add_monitoring_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--progress",
         metavar="auto|always|never|json[:FD]",

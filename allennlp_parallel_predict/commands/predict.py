@@ -18,6 +18,7 @@ from overrides import overrides
 
 from allennlp_parallel_predict.commands.flags import (
     add_input_flags,
+    add_monitoring_flags,
     add_output_flags,
     add_run_flags,
 )
@@ -74,6 +75,7 @@ class ParallelPredict(Predict):
         subparser._optionals.title = "flags of allennlp predict, which mean the same here"
         ours = subparser.add_argument_group("flags of parallel-predict")
         add_run_flags(ours)
+        add_monitoring_flags(ours)
         add_input_flags(ours)
         add_output_flags(ours)
         add_profile_flags(ours)

@@ -212,8 +212,8 @@ class PredictRun:
         return source if end is None else LimitedSource(source, end)
 
     def _predict(self, source: Source, sink: Sink) -> None:
-        settings, config, start = self._settings, self._config, sink.written
-        progress = Progress(settings.progress, source, not config.silent, sink.written.positions)
+        settings, start = self._settings, sink.written
+        progress = Progress(settings.progress, source, not self._config.silent, start.positions)
         pipeline = Pipeline(
             source,
             self._batching,
@@ -251,6 +251,10 @@ class PredictRun:
                 self.figures["deduplicated"] = self._batching.left_out
             progress.close()
             sink.close()
+        self._summarize(progress, sink)
+
+    def _summarize(self, progress: Progress, sink: Sink) -> None:
+        config, settings = self._config, self._settings
         summary = progress.summary(settings.executor)
         if self._batching.describe():
             summary += f", {self._batching.describe()}"
