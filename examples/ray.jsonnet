@@ -8,6 +8,7 @@
     num_gpus_per_worker: 0,
     share_model: true,             // one copy of the parameters on each node
     batch_timeout: null,           // seconds
+    start_timeout: 600,            // seconds without any worker; null: wait
     max_retries: 1,
     allow_stateful_model: false,
     runtime_env: null,             // null: imported code that is not installed travels

@@ -8,7 +8,7 @@ from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence
 
 from overrides import overrides
 
-from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.errors import SettingsError, WorkerDied
 from allennlp_parallel_predict.common.wakeup import WakeUp
 from allennlp_parallel_predict.executors.base_pool import (
     BaseWorkerPool,
@@ -51,8 +51,8 @@ class ActorPool(BaseWorkerPool):
         How actors are set up.
     resources : `Dict[str, float]`
         What Ray sets aside for each: `num_cpus`, `num_gpus`.
-    batch_timeout : `float`, optional (default = `None`)
-        The seconds that a batch may take.
+    batch_timeout, start_timeout : `float`, optional (default = `None`)
+        The seconds that a batch may take, and that there may be no worker.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class ActorPool(BaseWorkerPool):
         setup: ActorSetup,
         resources: Dict[str, float],
         batch_timeout: Optional[float] = None,
+        start_timeout: Optional[float] = None,
     ) -> None:
         self._workers: List[ActorHandle] = []
         self._is_probing = False
@@ -73,6 +74,7 @@ class ActorPool(BaseWorkerPool):
         self._setup = setup
         self._resources = resources
         self._batch_timeout = batch_timeout
+        self._start_timeout = start_timeout
         # An actor that Ray restarted itself would be sent its batch again however often it died.
         self._actor_class = ray.remote(max_restarts=0, max_task_retries=0, **resources)(RayWorker)
         self._answers: Deque[_Answer] = deque()
@@ -191,14 +193,19 @@ class ActorPool(BaseWorkerPool):
         now = time.monotonic()
         if any(worker.identity for worker in self._workers):
             self._lonely_since, self._patience = now, _PATIENCE
-        elif now - self._lonely_since > self._patience:
-            self._patience *= 2
-            logger.warning(
-                "No worker for %.0f s. One needs %s on one node; what the cluster has free is %s",
-                now - self._lonely_since,
-                self._resources,
-                self._ray.available_resources(),
-            )
+        waited = now - self._lonely_since
+        is_over = self._start_timeout is not None and waited > self._start_timeout
+        if not is_over and waited <= self._patience:
+            return
+        self._patience *= 2
+        complaint = (
+            f"no worker for {waited:.0f} s: each needs {self._resources} on one node, of which the "
+            f"cluster has {self._ray.available_resources()} free, and a process that can start, "
+            "which Ray's messages above and executor.runtime_env are about"
+        )
+        if is_over:
+            raise WorkerDied(f"{complaint} (executor.start_timeout: {self._start_timeout:g})")
+        logger.warning(complaint)
 
     def _is_node_gone(self, worker: ActorHandle) -> bool:
         """Whether a worker died only because its node did."""

@@ -62,6 +62,8 @@ class RayExecutor(SupervisedExecutor):
         As for `SupervisedExecutor`.
     runtime_env : `Dict[str, Any]`, optional (default = `None`)
         Ray's runtime environment; by default it has the imported code that is not installed.
+    start_timeout : `float`, optional (default = `600`)
+        The seconds without any worker after which the run ends; with `None`, it waits.
     """
 
     def __init__(
@@ -76,15 +78,17 @@ class RayExecutor(SupervisedExecutor):
         allow_stateful_model: bool = False,
         runtime_env: Optional[Dict[str, Any]] = None,
         max_deaths: int = 3,
+        start_timeout: Optional[float] = 600,
     ) -> None:
         super().__init__(num_workers, batch_timeout, max_retries, allow_stateful_model, max_deaths)
-        check_over_0(num_cpus_per_worker=num_cpus_per_worker)
+        check_over_0(num_cpus_per_worker=num_cpus_per_worker, start_timeout=start_timeout)
         check_at_least(0, num_gpus_per_worker=num_gpus_per_worker)
         self._connection = Connection(address, runtime_env)
         self._requested_workers = num_workers
         self.num_workers = num_workers or 1
         self._resources = {"num_cpus": num_cpus_per_worker, "num_gpus": num_gpus_per_worker}
         self._share_model = share_model
+        self._start_timeout = start_timeout
 
     _pool: ActorPool
 
@@ -119,6 +123,7 @@ class RayExecutor(SupervisedExecutor):
             ),
             self._resources,
             self._batch_timeout,
+            self._start_timeout,
         )
         self._pool.use(is_probing=True, shares=False)
         self._is_running = True

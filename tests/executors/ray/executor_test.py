@@ -189,6 +189,22 @@ class TestACluster:
         assert "--resume to go on" in ran.stderr
         wait_until(lambda: not place.nodes.actors())
 
+    def test_workers_that_cannot_start(self, place):
+        environment = {"env_vars": {"PYTHONHOME": "/nonexistent"}}
+        more = {"executor_start_timeout": 3, "executor_runtime_env": environment}
+        ran = place.run(numbered(3), **more)
+        assert ran.status == 1 and "Traceback" not in ran.stderr
+        assert "error: no worker for 3 s" in ran.stderr
+        assert "executor.runtime_env" in ran.stderr.splitlines()[-1]
+
+    def test_workers_that_cannot_import_the_package(self, place):
+        package = place.folder / "broken" / "allennlp_parallel_predict"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("raise ImportError('nothing of that name')")
+        ran = place.run(numbered(3), executor_runtime_env={"working_dir": str(package.parent)})
+        assert ran.status == 1 and "Traceback" not in ran.stderr.splitlines()[-1]
+        assert "(ImportError: nothing of that name)" in ran.stderr.splitlines()[-1]
+
     def test_memory_is_bounded_and_nodes_come_and_go(self, place):
         """Last, as it leaves other nodes behind."""
         reading, writing = os.pipe()
@@ -322,6 +338,7 @@ def test_without_ray(lonely, monkeypatch):
         {"num_gpus_per_worker": -1},
         {"batch_timeout": 0},
         {"max_retries": -1},
+        {"start_timeout": 0},
     ],
 )
 def test_wrong_settings(wrong):
