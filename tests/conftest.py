@@ -36,8 +36,8 @@ def archives_key(folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def archive(pytestconfig: pytest.Config) -> Callable[[str], str]:
-    """Gives the path of an archive of `archives.py` by its name."""
+def archives(pytestconfig: pytest.Config) -> Callable[[str], str]:
+    """Gives the path of a trained archive of `support/archives.py` by its name."""
     folder = Path(pytestconfig.cache.mkdir("archives")).resolve()
     folder = folder / archives_key(folder)
 
@@ -57,9 +57,17 @@ def archive(pytestconfig: pytest.Config) -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def spacy_model(archive: Callable[[str], str]) -> str:
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive whose predictor does what its inputs say, for `tests.support.faults.command`."""
+    from tests.support.faults import faulty_archive  # imports torch
+
+    return faulty_archive(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="session")
+def spacy_model(archives: Callable[[str], str]) -> str:
     """The path of the spaCy pipeline that the archives' predictors use."""
-    return str(Path(archive("text_classifier")).parent / "spacy")
+    return str(Path(archives("text_classifier")).parent / "spacy")
 
 
 @pytest.fixture(scope="session")

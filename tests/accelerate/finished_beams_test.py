@@ -376,8 +376,8 @@ def test_the_demo(size):
         ("copynet", "take_search_step", "_output_generation_layer"),
     ],
 )
-def test_other_archives(archive, name, step, output):
-    predictor = Predictor.from_archive(load_archive(archive(name)), "seq2seq")
+def test_other_archives(archives, name, step, output):
+    predictor = Predictor.from_archive(load_archive(archives(name)), "seq2seq")
     model = predictor._model
     torch.manual_seed(0)
     for parameter in model.parameters():

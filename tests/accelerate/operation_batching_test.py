@@ -37,8 +37,8 @@ LINES_OF_TEXT = [json.dumps({"sentence": text}) + "\n" for text in TEXTS + ["lon
 pytestmark = pytest.mark.timeout(120)
 
 
-def load(archive, config=BertConfig):
-    predictor = Predictor.from_archive(load_archive(archive("transformer_classifier")))
+def load(archives, config=BertConfig):
+    predictor = Predictor.from_archive(load_archive(archives("transformer_classifier")))
     new_transformer(predictor, config, **SHAPE, max_position_embeddings=1024)
     predictor._model._seq2vec_encoder._embedding_dim = 64
     predictor._model._classification_layer = torch.nn.Linear(64, 2)
@@ -48,8 +48,8 @@ def load(archive, config=BertConfig):
 
 
 @pytest.fixture(params=[BertConfig, RobertaConfig])
-def predictor(archive, request):
-    return load(archive, request.param)
+def predictor(archives, request):
+    return load(archives, request.param)
 
 
 def batches(lines=LINES_OF_TEXT):
@@ -244,8 +244,8 @@ class Dying(TextClassifierPredictor):
 
 class TestInAPool:
     @pytest.fixture
-    def predictor(self, archive):
-        predictor = load(archive)
+    def predictor(self, archives):
+        predictor = load(archives)
         predictor.__class__ = Dying
         return predictor
 
@@ -260,9 +260,9 @@ class TestInAPool:
         assert (ran.failed, ran.output) == ([0, 9, 10, 30], "".join(theirs))
         assert executor._group_size > 1 and ran.restarts <= 4 * (2 + max_retries)
 
-    def test_by_default_if_it_is_allennlps_code_and_worth_it(self, archive, tmp_path, monkeypatch):
+    def test_by_default_if_it_is_allennlps_code_and_worth_it(self, archives, tmp_path, monkeypatch):
         monkeypatch.setattr(operation_batching, "_SMALLEST", 0)
-        predictor, lines = load(archive), LINES_OF_TEXT[:20]
+        predictor, lines = load(archives), LINES_OF_TEXT[:20]
         theirs = outputs(one_by_one(predictor, lines))
         executor = ProcessPoolExecutor(2, max_batches_per_worker=4)
         ran = run(map(str.strip, lines), tmp_path, 1, predictor=predictor, executor=executor)
@@ -286,8 +286,8 @@ class TestWhoMay:
         monkeypatch.setattr(operation_batching, "_SMALLEST", 0)
 
     @pytest.fixture
-    def predictor(self, archive):
-        return load(archive)
+    def predictor(self, archives):
+        return load(archives)
 
     def test_allennlps_own_code(self, predictor):
         assert len(layers_to_share(predictor)) == LAYERS
@@ -297,8 +297,8 @@ class TestWhoMay:
         assert layers_to_share(predictor) == []
         assert len(layers_to_share(predictor, is_asked_for=True)) == LAYERS
 
-    def test_no_transformer(self, archive):
-        predictor = Predictor.from_archive(load_archive(archive("text_classifier")))
+    def test_no_transformer(self, archives):
+        predictor = Predictor.from_archive(load_archive(archives("text_classifier")))
         assert layers_to_share(predictor) == layers_to_share(predictor, True) == []
 
     def test_not_while_somebody_looks_inside(self, predictor):
@@ -307,8 +307,8 @@ class TestWhoMay:
         hook.remove()
         assert len(layers_to_share(predictor)) == LAYERS
 
-    def test_a_reader_within_a_reader(self, archive):
-        predictor = Predictor.from_archive(load_archive(archive("multitask")))
+    def test_a_reader_within_a_reader(self, archives):
+        predictor = Predictor.from_archive(load_archive(archives("multitask")))
         assert layers_to_share(predictor)
         readers = predictor._dataset_reader.readers.values()
         inner = next(iter(readers)).inner

@@ -158,9 +158,9 @@ def test_the_copies_take_a_small_part_of_the_memory(layers, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["transformer_classifier", "seq2seq"])
-def test_predictions_agree_and_the_other_accelerators_still_apply(archive, name):
+def test_predictions_agree_and_the_other_accelerators_still_apply(archives, name):
     import_plugins()
-    predictor = Predictor.from_archive(load_archive(archive(name)))
+    predictor = Predictor.from_archive(load_archive(archives(name)))
     key = "source" if name == "seq2seq" else "sentence"
     inputs = [{key: text} for text in SENTENCES] * 4
     expected = predictor.predict_batch_json([dict(each) for each in inputs])

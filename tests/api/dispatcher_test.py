@@ -13,7 +13,6 @@ from contextlib import suppress
 import psutil
 import pytest
 import torch
-from allennlp.models import load_archive
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict import ParallelPredictor
@@ -22,14 +21,6 @@ from tests.support.pools import ARCHIVE, WORDS, assert_collected, faulty, in_for
 from tests.support.running import workers
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture(scope="module")
-def archive():
-    import allennlp_models.generation  # noqa: F401  (registers its model)
-
-    torch.set_num_threads(1)
-    return load_archive(ARCHIVE)
 
 
 class TestThreads:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from allennlp.common import Params
 from allennlp.common.checks import ConfigurationError
-from allennlp.models import load_archive
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict import ParallelPredictor
@@ -41,14 +40,6 @@ class Unloadable:
 
 def _raise(what):
     raise {"exit": SystemExit, "interrupt": KeyboardInterrupt}[what]("while it was loaded")
-
-
-@pytest.fixture(scope="module")
-def archive():
-    import allennlp_models.generation  # noqa: F401  (registers its model)
-
-    torch.set_num_threads(1)
-    return load_archive(ARCHIVE)
 
 
 class TestResults:

@@ -6,14 +6,9 @@ import pytest
 
 from allennlp_parallel_predict.common.messages import Batch, BatchKind
 from allennlp_parallel_predict.pipeline.bad_input import explain_input
-from tests.support.faults import command, expected, faulty_archive, numbered
+from tests.support.faults import command, expected, numbered
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
 
 
 def predict(archive, folder, data, *flags):

@@ -21,11 +21,6 @@ COUNT = 40
 NOBODY = 65534
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
-
-
 @pytest.fixture
 def place(tmp_path):
     (tmp_path / "input").write_text(lines_of(numbered(COUNT)))

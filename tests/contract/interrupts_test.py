@@ -14,11 +14,6 @@ pytestmark = pytest.mark.timeout(150)
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
-
-
-@pytest.fixture(scope="module")
 def slow_archive(tmp_path_factory):
     return faulty_archive(tmp_path_factory.mktemp("archive"), loading_fault="sleep")
 

@@ -4,15 +4,10 @@ import json
 
 import pytest
 
-from tests.support.faults import command, expected, faulty_archive, numbered, settings
+from tests.support.faults import command, expected, numbered, settings
 
 pytestmark = pytest.mark.timeout(150)
 COUNT = 14
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
 
 
 class Job:

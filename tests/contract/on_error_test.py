@@ -8,7 +8,7 @@ import pytest
 from allennlp_parallel_predict.common.errors import SettingsError, TooManyErrors
 from allennlp_parallel_predict.executors import InProcessExecutor
 from allennlp_parallel_predict.settings import build_settings, read_settings
-from tests.support.faults import command, expected, faulty_archive, numbered, run, settings
+from tests.support.faults import command, expected, numbered, run, settings
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -116,10 +116,6 @@ def test_max_errors_without_errors_that_count():
 
 
 class TestTheCommand:
-    @pytest.fixture(scope="class")
-    def archive(self, tmp_path_factory):
-        return faulty_archive(tmp_path_factory.mktemp("archive"))
-
     def predict(self, archive, folder, inputs, *flags):
         lines = [i if isinstance(i, str) else json.dumps(i) for i in inputs]
         (folder / "input").write_bytes(

@@ -115,9 +115,9 @@ class Parity:
     """Runs both commands on a case; `predict` once for every batch size."""
 
     def __init__(
-        self, predict: Runner, ours: Runner, archive: Any, spacy: str, folder: Path
+        self, predict: Runner, ours: Runner, archives: Any, spacy: str, folder: Path
     ) -> None:
-        self.archive, self.spacy, self.folder = archive, spacy, folder
+        self.archives, self.spacy, self.folder = archives, spacy, folder
         self.runner = ours
         self.predict = lru_cache(maxsize=None)(
             lambda name, batch_size: self.run(predict, PREDICT, CASES_BY_NAME[name], batch_size)
@@ -135,7 +135,7 @@ class Parity:
             lines[8] = "  " + lines[8]
         end = "" if batch_size == 1 else "\n" if case.reads_instances else "\n\n  \n"
         path.write_text("\n".join(lines) + end, encoding="utf-8")
-        arguments = [command, self.archive(case.archive), str(path), "--output-file", str(output)]
+        arguments = [command, self.archives(case.archive), str(path), "--output-file", str(output)]
         arguments += ["--batch-size", str(batch_size), *case.flags, *flags]
         if case.predictor:
             arguments += ["--predictor", case.predictor]
@@ -161,9 +161,9 @@ CASES_BY_NAME = {str(case): case for case in [*CASES, WRITING, SAMPLING, REPEATI
 
 
 @pytest.fixture(scope="module")
-def parity(predict, parallel_predict, archive, spacy_model, tmp_path_factory) -> Parity:
+def parity(predict, parallel_predict, archives, spacy_model, tmp_path_factory) -> Parity:
     return Parity(
-        predict, parallel_predict, archive, spacy_model, tmp_path_factory.mktemp("parity")
+        predict, parallel_predict, archives, spacy_model, tmp_path_factory.mktemp("parity")
     )
 
 

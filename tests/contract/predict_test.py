@@ -90,8 +90,8 @@ def here(tmp_path) -> Both:
 
 
 @pytest.fixture
-def classifier(archive) -> str:
-    return archive("text_classifier")
+def classifier(archives) -> str:
+    return archives("text_classifier")
 
 
 def keys(outcome: Outcome) -> set:
@@ -251,18 +251,18 @@ class TestDatasetReader:
         assert theirs.error == "json.decoder.JSONDecodeError"
 
     @pytest.mark.parametrize("flags", [["--multitask-head", "first"], []], ids=["json", "no-head"])
-    def test_multitask_needs_a_head_and_a_reader(self, both, archive, flags) -> None:
+    def test_multitask_needs_a_head_and_a_reader(self, both, archives, flags) -> None:
         flags = flags or [self.READER]
-        theirs = both(archive("multitask"), self.TEXT, *flags)
+        theirs = both(archives("multitask"), self.TEXT, *flags)
         assert theirs.error.endswith("ConfigurationError") and theirs.output == b""
 
     def test_head_for_a_reader_without_heads(self, both, classifier) -> None:
         theirs = both(classifier, self.TEXT, self.READER, "--multitask-head", "first")
         assert theirs.error.endswith("ConfigurationError")
 
-    def test_unknown_head(self, both, archive) -> None:
+    def test_unknown_head(self, both, archives) -> None:
         flags = [self.READER, "--multitask-head", "third"]
-        assert both(archive("multitask"), self.TEXT, *flags).error == "builtins.KeyError"
+        assert both(archives("multitask"), self.TEXT, *flags).error == "builtins.KeyError"
 
 
 @pytest.mark.parametrize("batch_size", ["1", "3"])

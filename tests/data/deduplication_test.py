@@ -25,11 +25,6 @@ from tests.support.running import allennlp
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
-
-
 def deduplicated(batching=None, state_change=lambda: None):
     return DeduplicatedBatching(batching or InOrderBatching(1), state_change)
 
@@ -89,33 +84,33 @@ def test_copies_of_a_failure_fail_under_their_own_numbers(tmp_path):
     assert ran.output == expected([0, 1, 3, 1])
 
 
-def test_the_command(faulty, tmp_path):
+def test_the_command(archive, tmp_path):
     numbers = repeated(50, 9)
     inputs = [{"n": n} for n in numbers]
-    plain = predict(faulty, tmp_path, inputs)
+    plain = predict(archive, tmp_path, inputs)
     console, output = plain.stdout, (tmp_path / "out").read_bytes()
     flags = ["--deduplicate", "--summary", tmp_path / "summary.json"]
-    ran = predict(faulty, tmp_path, inputs, *flags)
+    ran = predict(archive, tmp_path, inputs, *flags)
     assert (ran.stdout, (tmp_path / "out").read_bytes()) == (console, output)
     left_out = 50 - len(set(numbers))
     assert json.loads((tmp_path / "summary.json").read_text())["deduplicated"] == left_out
     assert f"{left_out} identical to others and not predicted again" in ran.stderr
 
 
-def test_an_interrupted_run_goes_on(faulty, tmp_path):
+def test_an_interrupted_run_goes_on(archive, tmp_path):
     numbers = repeated(6000, 300)  # more of a window than can be in work at once
     inputs = [{"n": n} for n in numbers]
     inputs[5000] = {"n": 1000, "do": "hang", "once": str(tmp_path / "once")}
     flags = ["--silent", "--deduplicate", *settings(checkpoint_interval=0)]
     (tmp_path / "in").write_text("".join(map(as_line, inputs)))
     flags += ["--output-file", tmp_path / "out"]
-    with command(faulty, tmp_path / "in", *flags, folder=tmp_path) as ran:
+    with command(archive, tmp_path / "in", *flags, folder=tmp_path) as ran:
         while not (tmp_path / "once").exists():
             assert not ran.has_ended(), ran.stderr
         ran.signal(signal.SIGINT)
         assert ran.wait() == 130, ran.stderr
     assert (tmp_path / "out.checkpoint").exists()
-    with command(faulty, tmp_path / "in", *flags, "--resume", folder=tmp_path) as ran:
+    with command(archive, tmp_path / "in", *flags, "--resume", folder=tmp_path) as ran:
         assert ran.wait() == 0, ran.stderr
     numbers[5000] = 1000
     assert (tmp_path / "out").read_text() == expected(numbers)
@@ -133,16 +128,18 @@ def test_a_model_that_keeps_state_is_refused(tmp_path):
     predict(stateful, tmp_path, numbered(20), *flags)  # there is nothing to leave out
 
 
-def test_it_needs_lines(faulty, tmp_path):
+def test_it_needs_lines(archive, tmp_path):
     flags = ["--deduplicate", "--use-dataset-reader"]
-    ran = predict(faulty, tmp_path, numbered(2), *flags, status=1)
+    ran = predict(archive, tmp_path, numbered(2), *flags, status=1)
     assert "not both" in ran.stderr.splitlines()[-1]
 
 
-def test_a_predictor_that_numbers_its_inputs_is_refused(archive, tmp_path):
+def test_a_predictor_that_numbers_its_inputs_is_refused(archives, tmp_path):
     (tmp_path / "in").write_text('{"passage": "Mary left .", "question": "Who left?"}\n')
     flags = ["--deduplicate", "--silent", "--output-file", tmp_path / "out"]
     with pytest.raises(SettingsError, match="numbers its inputs"):
         allennlp(
-            list(map(str, ["parallel-predict", archive("transformer_qa"), tmp_path / "in", *flags]))
+            list(
+                map(str, ["parallel-predict", archives("transformer_qa"), tmp_path / "in", *flags])
+            )
         )

@@ -19,7 +19,7 @@ from allennlp_parallel_predict.data.formats import Format, FormattedSource, form
 from allennlp_parallel_predict.data.inputs import InvalidInput
 from allennlp_parallel_predict.data.sources import LineSource
 from tests.fixtures import join_predictors  # noqa: F401  (registers them)
-from tests.support.faults import command, faulty_archive, settings, wait_until
+from tests.support.faults import command, settings, wait_until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -209,10 +209,6 @@ class TestTheName:
 
 
 class TestTheCommand:
-    @pytest.fixture(scope="class")
-    def archive(self, tmp_path_factory):
-        return faulty_archive(tmp_path_factory.mktemp("archive"))
-
     def run(self, archive, source, folder, *flags, status=0):
         flags = ["--predictor", "texts", "--output-file", folder / "out", "--silent", *flags]
         with command(archive, source, *flags, folder=folder) as ran:

@@ -9,18 +9,12 @@ from tests.support.faults import (
     as_line,
     command,
     expected,
-    faulty_archive,
     numbered,
     settings,
     wait_until,
 )
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture

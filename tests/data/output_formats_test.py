@@ -18,11 +18,6 @@ pytestmark = pytest.mark.timeout(120)
 MAGIC = {"gz": b"\x1f\x8b\x08", "zst": b"\x28\xb5\x2f\xfd"}
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
-
-
 @pytest.fixture(params=["gz", "zst"])
 def format(request):
     if request.param == "zst":

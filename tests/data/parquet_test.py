@@ -200,10 +200,6 @@ class TestTheFormat:
 
 
 class TestTheCommand:
-    @pytest.fixture(scope="class")
-    def archive(self, tmp_path_factory):
-        return faulty_archive(tmp_path_factory.mktemp("archive"))
-
     def run(self, archive, source, folder, *flags, status=0):
         flags = ["--predictor", "texts", "--output-file", folder / "out", "--silent", *flags]
         with command(archive, source, *flags, folder=folder) as ran:

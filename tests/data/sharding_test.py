@@ -8,14 +8,9 @@ from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.data.limits import LimitedSource
 from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sources import LineSource
-from tests.support.faults import as_line, command, faulty_archive, numbered, settings, wait_until
+from tests.support.faults import as_line, command, numbered, settings, wait_until
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture(scope="module")

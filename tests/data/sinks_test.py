@@ -62,10 +62,6 @@ class TestAFullDisk:
         if full == "errors":
             assert (tmp_path / "output").read_text() == "x" * 10
 
-    @pytest.fixture(scope="class")
-    def archive(self, tmp_path_factory):
-        return faulty_archive(tmp_path_factory.mktemp("archive"))
-
     # So little that it is only written at the very end, and more than is kept back.
     @pytest.mark.parametrize("count", [1, 5000])
     def test_the_command(self, archive, tmp_path, count):

@@ -28,11 +28,6 @@ pytestmark = pytest.mark.timeout(120)
 BUCKETS = {"batching": {"type": "bucket", "batch_size": 3, "window": 15}}
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
-
-
 class Job:
     """One command on one input, which is run calmly, or killed and resumed."""
 

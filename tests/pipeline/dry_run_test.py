@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults import as_line, command, faulty_archive, numbered, settings
+from tests.support.faults import as_line, command, numbered, settings
 
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
 
 
 def contents(folder):

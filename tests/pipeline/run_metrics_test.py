@@ -14,11 +14,6 @@ pytestmark = pytest.mark.timeout(120)
 PREFIX = "parallel_predict_"
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
-
-
 def flags(folder, *more, **changes):
     return [
         *("--output-file", folder / "out", "--silent", "--on-error", "skip", *more),

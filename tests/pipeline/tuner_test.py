@@ -154,8 +154,8 @@ def test_the_sample_is_from_all_over_the_file(tmp_path):
 
 
 class TestCommand:
-    def test_a_real_archive(self, archive, parallel_predict, tmp_path):
-        archive_file = archive("seq2seq")
+    def test_a_real_archive(self, archives, parallel_predict, tmp_path):
+        archive_file = archives("seq2seq")
         lines = [{"source": "the dog ran " * (n % 3 + 1)} for n in range(60)]
         (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         flags = ["--predictor", "seq2seq", "--budget", "4", "--output", "pool.jsonnet"]
@@ -178,7 +178,7 @@ class TestCommand:
         ],
     )
     def test_an_output_that_cannot_be_is_said_at_once(
-        self, archive, parallel_predict, tmp_path, output, message
+        self, parallel_predict, tmp_path, output, message
     ):
         (tmp_path / "in.jsonl").write_text('{"source": "the dog"}\n')
         command = ["parallel-tune", "no.tar.gz", "in.jsonl", "--output", output]
@@ -186,8 +186,8 @@ class TestCommand:
         assert ran.status and message in ran.explanation
         assert (tmp_path / "in.jsonl").read_text() == '{"source": "the dog"}\n'
 
-    def test_nothing_to_predict(self, archive, parallel_predict, tmp_path):
+    def test_nothing_to_predict(self, archives, parallel_predict, tmp_path):
         (tmp_path / "empty").write_text("\n")
-        command = ["parallel-tune", archive("seq2seq"), str(tmp_path / "empty")]
+        command = ["parallel-tune", archives("seq2seq"), str(tmp_path / "empty")]
         ran = parallel_predict.run([*command, "--predictor", "seq2seq"])
         assert ran.status and "nothing to predict" in ran.message

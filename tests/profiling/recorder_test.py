@@ -294,8 +294,8 @@ def _assert_nested(events):
 
 
 class TestCommand:
-    def test_a_real_archive(self, archive, parallel_predict, tmp_path):
-        archive_file = archive("tagger")
+    def test_a_real_archive(self, archives, parallel_predict, tmp_path):
+        archive_file = archives("tagger")
         lines = [{"sentence": "The dog ran . " * (n % 4 + 1)} for n in range(30)]
         (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         flags = ["--predictor", "sentence_tagger", "--batch-size", "4", "--silent"]
