@@ -31,7 +31,7 @@ bind() { # FOLDER [OPTION]
   mounted=("$root$1" "${mounted[@]}")
 }
 trap 'for each in "${mounted[@]}"; do umount "$each"; done' EXIT
-for folder in /proc /dev /dev/shm; do bind "$folder"; done
+for folder in /proc /dev /dev/pts /dev/shm; do bind "$folder"; done
 for folder in ${BIND:-}; do bind "$folder" ro; done
 
 # The machine's own certificates too: what it downloads may come through a proxy that has one.

@@ -1,5 +1,5 @@
 """
-`torch.device(0)` is `cuda:0` where there is a GPU; where there is none, torch 2 made it an error:
+`torch.device(0)` is `cuda:0` where there is a GPU; with a build for CPUs, torch 2 made it an error:
 "Cannot access accelerator device when none is available." AllenNLP makes devices in this way
 (common/util.py:484) before `check_for_gpu` (common/checks.py:113) can say that there is no such
 GPU, and what to do.

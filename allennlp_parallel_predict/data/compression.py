@@ -66,8 +66,8 @@ class _ZstdReader(io.RawIOBase):
     """
 
     def __init__(self, file: IO[bytes]) -> None:
+        self._file = file  # first, as `close` needs it also where the library is missing
         zstandard = import_extra("zstandard", "zstd", f"reading {file.name}")
-        self._file = file
         self._new_frame = zstandard.ZstdDecompressor().decompressobj
         self._error = zstandard.ZstdError
         self._frame: Any = None

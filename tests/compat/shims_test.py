@@ -118,7 +118,7 @@ def version(module: ModuleType) -> Tuple[int, ...]:
 NEEDED = {
     "adamw": version(transformers) >= (4, 50),
     "add_special_tokens": version(transformers) >= (4, 44),
-    "cuda_device": version(torch) >= (2, 0),
+    "cuda_device": version(torch) >= (2, 0) and torch.version.cuda is None,
     "fairscale_warnings": version(torch) >= (2, 4),
     "gojsonnet": True,
     "position_ids": version(transformers) >= (4, 31),
