@@ -21,3 +21,8 @@ python -c 'import pyarrow.json; from pyarrow import parquet
 parquet.write_table(pyarrow.json.read_json("words.jsonl").rename_columns(["word"]), "words.parquet")'
 predict words.parquet --map source=word --output-file from_parquet.jsonl
 wc -l < from_parquet.jsonl
+
+# Parquet output, by the suffix of its name: a table with a column for each field.
+predict words.jsonl --output-file table.parquet --output-format auto
+python -c 'from pyarrow import parquet
+print(parquet.read_metadata("table.parquet").num_rows)'

@@ -116,6 +116,6 @@ def add_output_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--output-format",
         choices=OUTPUT_FORMATS,
-        help="what --output-file is: lines, or lines compressed as gz or zst; auto: what the "
-        "suffix of its name says (default: lines, whatever its name)",
+        help="what --output-file is: lines, lines compressed as gz or zst, or a Parquet table; "
+        "auto: what the suffix of its name says (default: lines, whatever its name)",
     )

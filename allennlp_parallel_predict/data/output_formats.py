@@ -1,4 +1,5 @@
-"""Output files that are no plain lines: compressed in parts that end where a run can go on."""
+"""Output files that are no plain lines: compressed in parts that end where a run can go on, or
+converted at its end (`parquet_output.py`)."""
 
 import os
 import zlib
@@ -6,10 +7,12 @@ from typing import Any, Callable, Optional
 
 from allennlp_parallel_predict.common.extras import import_extra
 from allennlp_parallel_predict.data.files import OutputFile
+from allennlp_parallel_predict.data.parquet import import_pyarrow
+from allennlp_parallel_predict.data.parquet_output import ConvertedFile
 
-LINES, GZ, ZST = "lines", "gz", "zst"
+LINES, GZ, ZST, PARQUET = "lines", "gz", "zst", "parquet"
 AUTO = "auto"
-OUTPUT_FORMATS = (LINES, GZ, ZST, AUTO)
+OUTPUT_FORMATS = (LINES, GZ, ZST, PARQUET, AUTO)
 _GZIP_HEADER = 16 + zlib.MAX_WBITS
 
 
@@ -20,7 +23,7 @@ def output_format(name: Optional[str], output_file: Optional[str]) -> str:
     """
     if name == AUTO:
         suffix = os.path.splitext(output_file or "")[1][1:]
-        return suffix if suffix in (GZ, ZST) else LINES
+        return suffix if suffix in (GZ, ZST, PARQUET) else LINES
     return name or LINES
 
 
@@ -38,6 +41,9 @@ def output_class(format: str) -> Callable[[str], OutputFile]:
     if format == ZST:
         zstandard = import_extra("zstandard", "zstd", "an output in the format zst")
         return lambda path: CompressedFile(path, zstandard.ZstdCompressor().compressobj)
+    if format == PARQUET:
+        pyarrow = import_pyarrow("an output in the format parquet")
+        return lambda path: ConvertedFile(path, pyarrow)
     return OutputFile
 
 

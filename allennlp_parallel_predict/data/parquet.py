@@ -20,6 +20,11 @@ _PAGES = 1 << 16
 """Bytes of each column that are read at once."""
 
 
+def import_pyarrow(what: str) -> Any:
+    """The library, or an error about what needs it; see `import_extra`."""
+    return [import_extra(name, "parquet", what) for name in ("pyarrow.parquet", "pyarrow")][-1]
+
+
 def is_parquet(input_file: str) -> bool:
     """Whether an input, which is no pipe, begins like a Parquet file."""
     with user_error_context("cannot read the input file", OSError):
@@ -49,8 +54,7 @@ class ParquetSource(Source):
                 "Parquet cannot be read from standard input or a pipe, as its index is at its "
                 "end: write it to a file and give the file's name"
             )
-        for module in ("pyarrow.parquet", "pyarrow"):
-            self._pyarrow = import_extra(module, "parquet", f"reading {input_file}")
+        self._pyarrow = import_pyarrow(f"reading {input_file}")
         self._input_file = input_file
         self._columns = columns
         self._first_position = first_position

@@ -59,23 +59,30 @@ class Checkpoint:
 
     def is_complete(self) -> bool:
         """Whether an earlier run is complete. One without an input leaves an empty output."""
-        return not self.exists() and not self._is_empty()
+        return not self.exists() and not _is_empty(self._output_file)
 
-    def _is_empty(self) -> bool:
-        return not os.path.exists(self._output_file) or not os.path.getsize(self._output_file)
-
-    def protect(self) -> None:
+    def protect(self, written_file: str) -> None:
         """
+        # Parameters
+
+        written_file : `str`
+            What has been written: the output, or the lines that become the output.
+
         # Raises
 
         `SettingsError`
             If an unfinished output would be lost by starting from the beginning.
         """
         if not self.exists():
+            if written_file != self._output_file and os.path.lexists(written_file):
+                raise SettingsError(
+                    f"{written_file} exists, where the lines for {self._output_file} are kept: "
+                    "move it away if it has what you need, or give --overwrite"
+                )
             return
         try:
             written = self._read()["written"]
-            if self._is_empty() and not written["failures"]:
+            if _is_empty(written_file) and not written["failures"]:
                 return
             found = f"{written['lines']:,} input lines are finished"
         except ResumeError:
@@ -209,6 +216,10 @@ class Checkpoint:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
             sync_folder(self.path)
+
+
+def _is_empty(path: str) -> bool:
+    return not os.path.exists(path) or not os.path.getsize(path)
 
 
 def _hash(content: Dict[str, Any]) -> str:

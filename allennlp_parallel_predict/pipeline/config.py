@@ -23,6 +23,7 @@ from allennlp_parallel_predict.data.columns import parse_map
 from allennlp_parallel_predict.data.formats import CSV, PARQUET, TSV, Format, open_source
 from allennlp_parallel_predict.data.output_formats import output_class, output_format
 from allennlp_parallel_predict.data.parquet import is_parquet
+from allennlp_parallel_predict.data.parquet_output import lines_file
 from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sources import STDIN, reads_once
 from allennlp_parallel_predict.pipeline.checkpoint import Identity
@@ -81,7 +82,11 @@ class RunConfig:
     @property
     def output_class(self) -> Callable[[str], OutputFile]:
         """What opens the output file."""
-        return output_class(output_format(self.output_format, self.output_file))
+        return output_class(self._output_format)
+
+    @property
+    def _output_format(self) -> str:
+        return output_format(self.output_format, self.output_file)
 
     def format(self, by_name: str) -> Format:
         """The format of the input, which is `by_name` if none is given."""
@@ -113,6 +118,8 @@ class RunConfig:
         if self.output_format is not None and not self.output_file:
             raise SettingsError("--output-format needs an --output-file")
         self.output_class  # needs a library, perhaps
+        if self._output_format == PARQUET and not is_regular(str(self.output_file)):
+            raise SettingsError("--output-format parquet needs an --output-file that is a file")
         if self.limit is not None and self.limit < 1:
             raise SettingsError(f"--limit must be at least 1, but it is {self.limit}")
         if self.use_dataset_reader and (self.keep_input or self.id_field is not None):
@@ -187,7 +194,8 @@ class RunConfig:
                 with open(cached_path(self.input_file), "rb"):
                     pass
         except OSError:
-            if self.output_file and is_regular(self.output_file) and not self.dry_run:
+            is_table = self._output_format == PARQUET
+            if self.output_file and is_regular(self.output_file) and not self.dry_run | is_table:
                 # As after `predict`, the output exists; unlike there, its former content stays.
                 open(self.output_file, "a").close()
             raise
@@ -196,10 +204,11 @@ class RunConfig:
             next(iter(open_source(self.input_file, self.format(name))), None)
 
     def _files_written(self) -> Dict[str, str]:
-        output = self.output_file
+        output, is_table = self.output_file, self._output_format == PARQUET
         has_checkpoint = output is not None and is_regular(output)
         files = {
             "--output-file": output,
+            "the lines of --output-file": lines_file(output) if output and is_table else None,
             "--errors-file": self.errors_file,
             "the checkpoint": f"{output}.checkpoint" if has_checkpoint else None,
             "the temporary checkpoint": f"{output}.checkpoint.tmp" if has_checkpoint else None,

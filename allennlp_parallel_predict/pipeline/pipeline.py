@@ -86,6 +86,7 @@ class Pipeline:
         """The last position from which the run could go on as if it had not been interrupted."""
         self._is_restart_point = False
         self._is_exhausted = False
+        self._is_complete = False
         self._source_error: Optional[BaseException] = None
 
     def run(self) -> None:
@@ -106,6 +107,7 @@ class Pipeline:
             getattr(self._batches, "close", lambda: None)()
         if self._source_error is not None:
             raise self._source_error
+        self._is_complete = True
 
     def _advance(self) -> bool:
         """Hands out what there is and writes what is finished; returns whether there is more."""
@@ -234,6 +236,7 @@ class Pipeline:
         else:
             self._sink.sync()
             self._checkpoint.remove()
+            self._checkpoint = None  # an interrupt from now on does not bring it back
 
     def save_checkpoint(self) -> None:
         """Records how far the run is for certain and could go on from."""
@@ -243,7 +246,8 @@ class Pipeline:
             if self._is_restart_point:
                 self._restart_at = self._sink.end_part()
             self._sink.sync()
-            self._checkpoint.save(self._restart_at, self._executor.state_change)
+            state_change = None if self._is_complete else self._executor.state_change
+            self._checkpoint.save(self._restart_at, state_change)
         self._next_checkpoint = time.monotonic() + self._checkpoint_interval
 
 

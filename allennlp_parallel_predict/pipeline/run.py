@@ -15,6 +15,7 @@ from allennlp_parallel_predict.data.deduplication import DeduplicatedBatching
 from allennlp_parallel_predict.data.files import OutputFile, close_all, is_regular, open_outputs
 from allennlp_parallel_predict.data.formats import format_by_name, open_source
 from allennlp_parallel_predict.data.limits import LimitedSource
+from allennlp_parallel_predict.data.parquet_output import ConvertedFile
 from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sinks import ENCODING, OutputPosition, Sink
 from allennlp_parallel_predict.data.sources import (
@@ -89,8 +90,8 @@ class PredictRun:
         if not config.output_file or not is_regular(config.output_file):
             return False
         checkpoint = Checkpoint(config.output_file, config.identity(self._settings))
-        if not config.resume and not config.overwrite:
-            checkpoint.protect()
+        if not config.resume and not config.overwrite and self._output is not None:
+            checkpoint.protect(self._output.path)
         self._checkpoint = checkpoint
         if config.resume and checkpoint.exists():
             self._resume(checkpoint)
@@ -231,8 +232,7 @@ class PredictRun:
         gc.freeze()
         try:
             pipeline.run()
-            with self._interrupts.shielded():
-                pipeline.finish()
+            self._finish(pipeline)
         except BaseException as error:
             with stage(ENDING):
                 settings.executor.kill()
@@ -262,6 +262,16 @@ class PredictRun:
             summary += f" (see {config.errors_file})"
         if not config.quiet or settings.progress != "never":
             tell(summary)
+
+    def _finish(self, pipeline: Pipeline) -> None:
+        converted = self._output if isinstance(self._output, ConvertedFile) else None
+        if converted is not None:
+            pipeline.save_checkpoint()
+            converted.convert()  # may be interrupted
+        with self._interrupts.shielded():
+            pipeline.finish()
+            if converted is not None:
+                converted.remove_lines()  # not before the run is known to be complete
 
     def _interruption(self, sink: Sink) -> str:
         message = f"interrupted after input line {sink.written.lines:,}"

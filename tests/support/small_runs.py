@@ -11,7 +11,7 @@ from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, Failure
 from allennlp_parallel_predict.common.remote_errors import RemoteError
-from allennlp_parallel_predict.data import files
+from allennlp_parallel_predict.data import files, parquet_output
 from allennlp_parallel_predict.data.batching import BucketBatching, InOrderBatching
 from allennlp_parallel_predict.executors import Executor
 from allennlp_parallel_predict.pipeline import checkpoint
@@ -276,10 +276,13 @@ class QuickOS:
 def patched(system: Any) -> Iterator[None]:
     """Puts an `os` into the modules that write, and a buffer that is full again and again."""
     before = files._BUFFER
-    vars(files)["os"] = vars(checkpoint)["os"] = system
+    modules = (files, checkpoint, parquet_output)
+    for module in modules:
+        vars(module)["os"] = system
     files._BUFFER = 48
     try:
         yield
     finally:
-        vars(files)["os"] = vars(checkpoint)["os"] = os
+        for module in modules:
+            vars(module)["os"] = os
         files._BUFFER = before
