@@ -21,7 +21,7 @@ from allennlp_parallel_predict.api.async_iteration import iterate_in_thread, yie
 from allennlp_parallel_predict.api.base import BasePredictor, JsonDict
 from allennlp_parallel_predict.api.request_queue import Request
 from allennlp_parallel_predict.api.stream import Stream, only_output, treat_errors
-from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.errors import check_at_least
 from allennlp_parallel_predict.common.messages import Batch, BatchKind, OnError
 from allennlp_parallel_predict.common.serialization import dumps
 
@@ -98,8 +98,7 @@ class AsyncPredictor(BasePredictor):
             As for `predict_json`.
         """
         checked = self._checked(on_error)
-        if batch_size is not None and batch_size < 1:
-            raise SettingsError(f"batch_size must be at least 1, but it is {batch_size}")
+        check_at_least(1, batch_size=batch_size)
         values = [value async for value in yield_to_loop(map(dumps, inputs))]
         if not values:
             return []

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Deque, List, Optional, Sequence
 
-from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.errors import check_at_least
 from allennlp_parallel_predict.common.messages import BatchKind, BatchResult
 
 logger = logging.getLogger(__name__)
@@ -41,10 +41,8 @@ class QueueSettings:
     max_waiting: Optional[int] = None
 
     def __post_init__(self) -> None:
-        for name, least in (("max_batch_size", 1), ("max_queue_delay", 0), ("max_waiting", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise SettingsError(f"{name} must be at least {least}, but it is {value}")
+        check_at_least(1, max_batch_size=self.max_batch_size, max_waiting=self.max_waiting)
+        check_at_least(0, max_queue_delay=self.max_queue_delay)
 
 
 class Request:

@@ -28,7 +28,7 @@ carries an explanation (see `explain`), and the command prints that instead of a
 
 import signal
 from contextlib import contextmanager
-from typing import Iterator, Type, TypeVar
+from typing import Iterator, Optional, Type, TypeVar
 
 from allennlp.common.checks import ConfigurationError
 
@@ -49,6 +49,13 @@ class ExplainedError(ParallelPredictError):
 
 class SettingsError(ExplainedError, ConfigurationError):
     """A setting that does not exist or has a value that it cannot have."""
+
+
+def check_at_least(minimum: int, section: str = "", **values: Optional[float]) -> None:
+    """Raises a `SettingsError` for settings of a section, such as `"executor."`, out of range."""
+    for key, value in values.items():
+        if value is not None and value < minimum:
+            raise SettingsError(f"{section}{key} must be at least {minimum}, but it is {value}")
 
 
 class ResumeError(SettingsError):

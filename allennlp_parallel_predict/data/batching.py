@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from allennlp_parallel_predict.common.configurable import Configurable
-from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.errors import SettingsError, check_at_least
 from allennlp_parallel_predict.common.messages import Batch, BatchKind
 from allennlp_parallel_predict.data.inputs import Block, Input, in_blocks, to_block
 from allennlp_parallel_predict.data.lazy_instances import DeferredCall
@@ -32,8 +32,7 @@ class Batching(Configurable):
     """Whether the groups are those of `allennlp predict`, so that the last digits can be too."""
 
     def __init__(self, batch_size: int = 1) -> None:
-        if batch_size < 1:
-            raise SettingsError(f"batching.batch_size must be at least 1, but it is {batch_size}")
+        check_at_least(1, "batching.", batch_size=batch_size)
         self.batch_size = batch_size
 
     def batches(
@@ -121,8 +120,7 @@ class BucketBatching(Batching):
         if batch_size is None:
             batch_size = 32 if max_tokens is None else window
         super().__init__(batch_size)
-        if max_tokens is not None and max_tokens < 1:
-            raise SettingsError(f"batching.max_tokens must be at least 1, but it is {max_tokens}")
+        check_at_least(1, "batching.", max_tokens=max_tokens)
         if window < batch_size:
             raise SettingsError(
                 f"batching.window must be at least batching.batch_size ({batch_size}), "
@@ -163,15 +161,16 @@ class BucketBatching(Batching):
     def _sorted_groups(self, window: List[Input], padding: "Padding") -> Iterator[Any]:
         measured = [(_length(item.value, self.length), item) for item in window]
         plain = [length for length, _ in measured]
-        for start, end in self._cuts(plain):
-            padding.add_plain(plain[start:end])
         # The longest first: the last batches of a run are then short ones, and no worker is left
         # alone with a long one.
         measured.sort(key=lambda pair: pair[0], reverse=True)
         lengths = [length for length, _ in measured]
+        padding.add(sum(plain), self._padded(plain), self._padded(lengths))
         for start, end in self._cuts(lengths):
-            padding.add_sorted(lengths[start:end])
             yield [item for _, item in measured[start:end]], end == len(measured)
+
+    def _padded(self, lengths: List[int]) -> int:
+        return sum((end - at) * max(lengths[at:end]) for at, end in self._cuts(lengths))
 
     def _cuts(self, lengths: List[int]) -> Iterator[Tuple[int, int]]:
         """Where batches of inputs of these lengths, in this order, start and end."""
@@ -192,14 +191,10 @@ class Padding:
     def __init__(self) -> None:
         self._filled = self._plain = self._sorted = 0
 
-    def add_plain(self, lengths: List[int]) -> None:
-        """Counts a batch of inputs in their own order."""
-        self._filled += sum(lengths)
-        self._plain += max(lengths) * len(lengths)
-
-    def add_sorted(self, lengths: List[int]) -> None:
-        """Counts a batch as it is."""
-        self._sorted += max(lengths) * len(lengths)
+    def add(self, filled: int, plain: int, in_buckets: int) -> None:
+        self._filled += filled
+        self._plain += plain
+        self._sorted += in_buckets
 
     def saved(self) -> Optional[float]:
         """The fraction of the padding that sorting has saved; `None` if there was none to save."""

@@ -18,6 +18,7 @@ from allennlp_parallel_predict.common.errors import (
     SettingsError,
     WorkerDied,
     WorkerError,
+    check_at_least,
 )
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, Failure, WorkerOptions
 from allennlp_parallel_predict.common.remote_errors import RemoteError
@@ -87,8 +88,8 @@ class SupervisedExecutor(Executor):
         allow_stateful_model: bool = False,
         max_deaths: int = 3,
     ) -> None:
-        check_at_least(1, num_workers=num_workers, max_deaths=max_deaths)
-        check_at_least(0, max_retries=max_retries)
+        check_at_least(1, "executor.", num_workers=num_workers, max_deaths=max_deaths)
+        check_at_least(0, "executor.", max_retries=max_retries)
         check_over_0(batch_timeout=batch_timeout)
         self._batch_timeout = batch_timeout
         self._max_retries = max_retries
@@ -285,12 +286,6 @@ class SupervisedExecutor(Executor):
 
     def _describe_workers(self, how: str, number: int) -> str:
         return f"{number} worker{'s' * (number != 1)} ({how})"
-
-
-def check_at_least(minimum: int, **values: Optional[float]) -> None:
-    for key, value in values.items():
-        if value is not None and value < minimum:
-            raise SettingsError(f"executor.{key} must be at least {minimum}, but it is {value}")
 
 
 def check_over_0(**values: Optional[float]) -> None:

@@ -26,13 +26,14 @@ from overrides import overrides
 
 from allennlp_parallel_predict.accelerate.operation_batching import usable_group_size
 from allennlp_parallel_predict.common import machine
+from allennlp_parallel_predict.common.errors import check_at_least
 from allennlp_parallel_predict.common.messages import BatchResult, WorkerOptions
 from allennlp_parallel_predict.executors.base import Executor, WorkerCounts
 from allennlp_parallel_predict.executors.pool.launcher import Launcher
 from allennlp_parallel_predict.executors.pool.worker_pool import WorkerPool
 from allennlp_parallel_predict.executors.retries import count_inputs
 from allennlp_parallel_predict.executors.state_probe import ModelKind
-from allennlp_parallel_predict.executors.supervised import SupervisedExecutor, check_at_least
+from allennlp_parallel_predict.executors.supervised import SupervisedExecutor
 from allennlp_parallel_predict.models.state import stateful_encoder
 
 
@@ -85,8 +86,8 @@ class ProcessPoolExecutor(SupervisedExecutor):
         max_deaths: int = 3,
     ) -> None:
         super().__init__(num_workers, batch_timeout, max_retries, allow_stateful_model, max_deaths)
-        check_at_least(1, threads_per_worker=threads_per_worker)
-        check_at_least(1, max_batches_per_worker=max_batches_per_worker)
+        check_at_least(1, "executor.", threads_per_worker=threads_per_worker)
+        check_at_least(1, "executor.", max_batches_per_worker=max_batches_per_worker)
         self.cuda_devices = cuda_devices or []
         self._launcher = Launcher(
             threads_per_worker, start_method, share_model, self.cuda_devices, pin_cpus

@@ -22,6 +22,7 @@ from typing import Any, Dict, Iterator, Optional
 from allennlp.predictors import Predictor
 from overrides import overrides
 
+from allennlp_parallel_predict.common.errors import check_at_least
 from allennlp_parallel_predict.common.messages import BatchResult, WorkerOptions
 from allennlp_parallel_predict.executors.base import Executor, WorkerCounts
 from allennlp_parallel_predict.executors.base_pool import WorkerHandle
@@ -31,11 +32,7 @@ from allennlp_parallel_predict.executors.ray.cluster import Connection
 from allennlp_parallel_predict.executors.ray.handle import ActorHandle, in_our_time
 from allennlp_parallel_predict.executors.retries import count_inputs
 from allennlp_parallel_predict.executors.state_probe import ModelKind, StateProbe
-from allennlp_parallel_predict.executors.supervised import (
-    SupervisedExecutor,
-    check_at_least,
-    check_over_0,
-)
+from allennlp_parallel_predict.executors.supervised import SupervisedExecutor, check_over_0
 from allennlp_parallel_predict.models.state import RandomStates
 
 
@@ -82,7 +79,7 @@ class RayExecutor(SupervisedExecutor):
     ) -> None:
         super().__init__(num_workers, batch_timeout, max_retries, allow_stateful_model, max_deaths)
         check_over_0(num_cpus_per_worker=num_cpus_per_worker, start_timeout=start_timeout)
-        check_at_least(0, num_gpus_per_worker=num_gpus_per_worker)
+        check_at_least(0, "executor.", num_gpus_per_worker=num_gpus_per_worker)
         self._connection = Connection(address, runtime_env)
         self._requested_workers = num_workers
         self.num_workers = num_workers or 1
