@@ -12,11 +12,11 @@ from allennlp.common import FromParams, Params, Registrable
 from allennlp.common.checks import ConfigurationError
 from allennlp.common.params import parse_overrides, with_overrides
 
-from allennlp_parallel_predict.common.errors import SettingsError
-from allennlp_parallel_predict.common.messages import OnError
+from allennlp_parallel_predict.common.errors import SettingsError, check_at_least
+from allennlp_parallel_predict.common.messages import OnError, Precision
 from allennlp_parallel_predict.common.suggestions import did_you_mean
 from allennlp_parallel_predict.data.batching import Batching
-from allennlp_parallel_predict.executors import Executor
+from allennlp_parallel_predict.executors import Executor, InProcessExecutor
 
 PROGRESS = ("auto", "always", "never", "json", "json:FD")
 
@@ -42,6 +42,14 @@ class Settings(FromParams):
         `"json"` for a JSON object a second, `"json:3"` for that on file descriptor 3.
     checkpoint_interval : `float`, optional (default = `5.0`)
         The seconds between two checkpoints.
+    precision : `str`, optional (default = `"fp32"`)
+        In how many bits the model computes: `"fp32"`, as `allennlp predict`, or, never exact,
+        `"bf16"`, and on GPUs `"tf32"` and `"fp16"`.
+    precision_sample : `int`, optional (default = `256`)
+        The number of inputs that are predicted in fp32 too, before anything is written.
+    precision_min_agreement : `float`, optional (default = `0.995`)
+        The part of the labels in a field of the output that has to be equal to fp32's in the
+        sample; else the run ends.
     """
 
     def __init__(
@@ -53,17 +61,24 @@ class Settings(FromParams):
         max_errors: Optional[int] = None,
         progress: str = "auto",
         checkpoint_interval: float = 5.0,
+        precision: str = "fp32",
+        precision_sample: int = 256,
+        precision_min_agreement: float = 0.995,
     ) -> None:
         self.on_error = to_on_error(on_error)
         check_choice("progress", re.sub(r"^json:\d+$", "json:FD", progress), PROGRESS)
-        if max_errors is not None and max_errors < 0:
-            raise SettingsError(f"max_errors must be at least 0, but it is {max_errors}")
+        check_at_least(0, max_errors=max_errors, checkpoint_interval=checkpoint_interval)
+        check_at_least(0, precision_sample=precision_sample)
+        check_at_least(0, precision_min_agreement=precision_min_agreement)
+        if precision_min_agreement > 1:
+            raise SettingsError(
+                f"precision_min_agreement must be at most 1, but it is {precision_min_agreement}"
+            )
         if max_errors is not None and self.on_error == OnError.RAISE:
             raise SettingsError("max_errors needs on_error 'skip' or 'placeholder'")
-        if checkpoint_interval < 0:
-            raise SettingsError(
-                f"checkpoint_interval must be at least 0, not {checkpoint_interval}"
-            )
+        self.precision = _to_precision(precision, executor)
+        self.precision_sample = precision_sample
+        self.precision_min_agreement = precision_min_agreement
         self.executor = executor
         self.batching = batching
         self.exact = exact
@@ -73,8 +88,9 @@ class Settings(FromParams):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the output has to have all bits of `predict`'s: this batching may never do so."""
-        return self.exact and self.batching.exact
+        """Whether the output has to have all bits of `predict`'s: this batching or precision may
+        never do so."""
+        return self.exact and self.batching.exact and self.precision == Precision.FP32
 
 
 def read_settings(
@@ -232,6 +248,20 @@ def to_on_error(value: str) -> OnError:
     """
     check_choice("on_error", value, [member.value for member in OnError])
     return OnError(value)
+
+
+def _to_precision(value: str, executor: Executor) -> Precision:
+    check_choice("precision", value, [member.value for member in Precision])
+    precision = Precision(value)
+    if precision != Precision.FP32 and isinstance(executor, InProcessExecutor):
+        raise SettingsError(f"precision {value!r} needs an executor.type other than 'in_process'")
+    on_gpus = executor.cuda_devices or executor.settings().get("num_gpus_per_worker", 0)
+    if precision in (Precision.TF32, Precision.FP16) and not on_gpus:
+        raise SettingsError(
+            f"precision {value!r} needs a GPU (--cuda-device 0, or executor.cuda_devices): on CPUs "
+            "there are 'fp32' and 'bf16', of which the second is slow without AMX or AVX512_BF16"
+        )
+    return precision
 
 
 def check_choice(key: str, value: str, choices: Any) -> None:

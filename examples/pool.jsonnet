@@ -21,4 +21,7 @@
   max_errors: null,
   progress: "auto",
   checkpoint_interval: 5.0,
+  precision: "fp32",               // "bf16", or on GPUs "tf32", "fp16", "bf16"
+  precision_sample: 256,           // inputs that are predicted in fp32 too, to see whether they agree
+  precision_min_agreement: 0.995,
 }

@@ -13,10 +13,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Dict, List, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from allennlp_parallel_predict.common.differences import Differences  # noqa: E402
 
 
 def predict(archives: Path) -> Dict[str, str]:
@@ -41,28 +45,13 @@ def predict(archives: Path) -> Dict[str, str]:
         return outputs
 
 
-def leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, (dict, list)):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from leaves(each)
-    else:
-        yield value
-
-
 def compare(old: str, new: str) -> Tuple[int, int, float]:
     """How many labels there are, how many of them differ, and the largest difference of numbers."""
-    labels, different, largest = 0, 0, 0.0
-    pairs = zip(old.splitlines(), new.splitlines())
-    for one, other in (
-        (list(leaves(json.loads(a))), list(leaves(json.loads(b)))) for a, b in pairs
-    ):
-        for a, b in zip(one, other):
-            if isinstance(a, float) and isinstance(b, float):
-                largest = max(largest, abs(a - b))
-            else:
-                labels, different = labels + 1, different + (a != b)
-        different += abs(len(one) - len(other))
-    return labels, different + abs(len(old.splitlines()) - len(new.splitlines())), largest
+    differences = Differences()
+    for one, other in zip_longest(old.splitlines(), new.splitlines(), fillvalue="null"):
+        differences.add(json.loads(one), json.loads(other))
+    labels = [is_equal for field in differences.labels.values() for is_equal in field]
+    return len(labels), labels.count(False), differences.largest
 
 
 def run(python: str, *arguments: str) -> str:

@@ -96,6 +96,11 @@ def test_the_example_of_all_settings_has_all_of_them_and_their_defaults():
         ('{"on_error": "ignore"}', ["on_error", "raise, skip, placeholder"]),
         ('{"max_errors": -1}', ["max_errors", "at least 0"]),
         ('{"checkpoint_interval": -1}', ["checkpoint_interval"]),
+        ('{"precision": "bf61"}', ["precision", "fp32, tf32, fp16, bf16"]),
+        ('{"precision": "fp16"}', ["precision 'fp16' needs a GPU", "executor.cuda_devices"]),
+        ('{"precision": "bf16", "executor": "in_process"}', ["precision", "executor.type"]),
+        ('{"precision_sample": -1}', ["precision_sample", "at least 0"]),
+        ('{"precision_min_agreement": 99.5}', ["precision_min_agreement", "at most 1", "99.5"]),
         ('{"executor": 3}', ["executor", "3"]),
         ("[1]", ["settings"]),
         ("{nonsense", ["--parallel-overrides"]),
@@ -183,3 +188,16 @@ def test_the_nearest_key_is_suggested(overrides, nearest):
     with pytest.raises(SettingsError) as caught:
         build(overrides)
     assert nearest in str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+def test_no_other_precision_is_exact(precision):
+    settings = build(json.dumps({"precision": precision, "executor.cuda_devices": [0, 1]}))
+    assert settings.exact and not settings.is_exact
+    assert build("{}").is_exact
+
+
+def test_a_worker_of_ray_may_have_a_gpu():
+    pytest.importorskip("ray")
+    ray = {"type": "ray", "num_gpus_per_worker": 0.5}
+    assert build(json.dumps({"precision": "fp16", "executor": ray})).precision == "fp16"

@@ -15,7 +15,7 @@ from allennlp_parallel_predict.api.dispatcher import Dispatcher
 from allennlp_parallel_predict.api.request_queue import QueueSettings
 from allennlp_parallel_predict.api.statistics import Statistics
 from allennlp_parallel_predict.common.errors import SettingsError
-from allennlp_parallel_predict.common.messages import OnError
+from allennlp_parallel_predict.common.messages import OnError, Precision, WorkerOptions
 from allennlp_parallel_predict.common.suggestions import did_you_mean, suggests_arguments
 from allennlp_parallel_predict.models.archives import load_predictor
 from allennlp_parallel_predict.models.gpus import check_gpus
@@ -71,7 +71,9 @@ class BasePredictor:
         self._batching = settings.batching
         self._on_error = settings.on_error
         self._max_batch_size = queue.max_batch_size
-        self._dispatcher = Dispatcher(settings.executor, load, queue, settings.exact)
+        is_exact = settings.exact and settings.precision == Precision.FP32
+        options = WorkerOptions(OnError.SKIP, exact=is_exact, precision=settings.precision)
+        self._dispatcher = Dispatcher(settings.executor, load, queue, options)
         # At exit the dispatcher ends by itself.
         weakref.finalize(self, self._dispatcher.kill).atexit = False
         self._opened()

@@ -67,8 +67,8 @@ class Dispatcher:
         Loads the predictor, in that thread.
     queue : `QueueSettings`
         How requests wait.
-    exact : `bool`, optional (default = `True`)
-        Whether results have to be the predictor's to the last bit. Merged requests' need not.
+    options : `WorkerOptions`, optional
+        What workers are told. Results of merged requests are never `exact`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Dispatcher:
         executor: Executor,
         load: Callable[[], Predictor],
         queue: QueueSettings,
-        exact: bool = True,
+        options: WorkerOptions = WorkerOptions(OnError.SKIP),
     ) -> None:
         self.executor = executor
         self.started: "Future[None]" = _result_only()
@@ -84,7 +84,7 @@ class Dispatcher:
         self.ended: "Future[None]" = _result_only()
         """Done when there are no more workers."""
         self._load = load
-        self._exact = exact and queue.max_batch_size == 1
+        self._options = options._replace(exact=options.exact and queue.max_batch_size == 1)
         self._max_waiting = queue.max_waiting
         self._pid = os.getpid()
         # The garbage collector may call `kill` in a thread that has the lock.
@@ -202,9 +202,8 @@ class Dispatcher:
             self._end(reason)
 
     def _start(self) -> None:
-        options = WorkerOptions(OnError.SKIP, exact=self._exact)
         # Requests wait here, where they are gathered into batches and can be cancelled.
-        self.executor.start(self._predictor, options, preserve_order=False)
+        self.executor.start(self._predictor, self._options, preserve_order=False)
 
     def _serve(self) -> None:
         while self._state < State.KILLED:

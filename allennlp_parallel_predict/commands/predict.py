@@ -93,7 +93,7 @@ def _predict(args: argparse.Namespace) -> None:
         run = (DryRun if config.dry_run else PredictRun)(config, settings, interrupts)
         with summarized(None if config.dry_run else config.summary, run.figures):
             try:
-                with interrupts.handled(), profiled(args, settings):
+                with interrupts.handled(), profiled(args, settings, run.figures):
                     failures = run.run()
             except Interrupted as error:
                 tell(error.message)

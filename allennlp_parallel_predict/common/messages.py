@@ -25,6 +25,16 @@ class OnError(_StrEnum):
     """The error takes the place of the output."""
 
 
+class Precision(_StrEnum):
+    """In how many bits a model computes."""
+
+    FP32 = "fp32"
+    """As `allennlp predict` does."""
+    TF32 = "tf32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
 class BatchKind(_StrEnum):
     """
     What the values of a batch are, and how they are predicted. The command's kinds give text. The
@@ -141,6 +151,8 @@ class WorkerOptions(NamedTuple):
     """The level of detail of a profile, or `None` for no profile."""
     exact: bool = True
     """Whether all bits have to be those of `allennlp predict`: see `Settings.exact`."""
+    precision: Precision = Precision.FP32
+    """In which the model computes; with any but fp32, `exact` is false."""
     may_group: bool = False
     """Whether workers may predict several batches at once: all batches are of one input."""
     group_size: int = 1

@@ -38,6 +38,7 @@ WORKER_STAGES = [
 IMPORTS = "imports"
 EXTRACTING = "extracting the archive"
 LOADING = "loading the model"
+COMPARING = "comparing precisions"
 STARTING_WORKERS = "starting workers"
 READING = "reading"
 WAITING_FOR_INPUT = "waiting for input"
@@ -50,6 +51,7 @@ PARENT_STAGES = [
     IMPORTS,
     EXTRACTING,
     LOADING,
+    COMPARING,
     STARTING_WORKERS,
     READING,
     SENDING,

@@ -262,6 +262,7 @@ class RunConfig:
                 "on_error": settings.on_error,
                 "number of threads per worker": settings.executor.threads(),
                 "exact": settings.is_exact,
+                "precision": settings.precision,
                 "batching": settings.batching.settings(),
                 **{f"--{flag.replace('_', '-')}": getattr(self, flag) for flag in flags},
             },

@@ -27,6 +27,7 @@ class DryRun(PredictRun):
         started = time.monotonic()
         with executor.preparing():
             predictor = self._load()
+            self._compare_precision(predictor)
             start, end = self._bounds(predictor)
             source = self._source(predictor, start, end)
             inputs = sample(source)
@@ -43,6 +44,8 @@ class DryRun(PredictRun):
         text = trial.outputs.get(first.positions[0])
         if text is not None:
             print(f"prediction of input line {first.line_numbers[0]}:\n{text.rstrip()}\n")
+        if self._agreement:
+            print(f"{self._agreement}\n")
         print(f"settings:\n{json.dumps(self._used(), indent=2)}\n")
         total = source.total()
         self._print_estimate(trial, start_up, None if total is None else total - start.positions)
@@ -57,6 +60,7 @@ class DryRun(PredictRun):
             "executor": {**used, **{key: found[key] for key in found.keys() & used.keys()}},
             "batching": settings.batching.settings(),
             "exact": settings.is_exact,
+            "precision": settings.precision,
             "on_error": settings.on_error,
             "max_errors": settings.max_errors,
         }

@@ -8,9 +8,9 @@ from typing import List, Optional, Tuple
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.common.errors import Interrupted, SettingsError
-from allennlp_parallel_predict.common.messages import OnError, WorkerOptions
+from allennlp_parallel_predict.common.messages import OnError, Precision, WorkerOptions
 from allennlp_parallel_predict.common.recorder import current, stage
-from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
+from allennlp_parallel_predict.common.stages import COMPARING, ENDING, LOADING, STARTING_WORKERS
 from allennlp_parallel_predict.data.deduplication import DeduplicatedBatching
 from allennlp_parallel_predict.data.files import OutputFile, close_all, is_regular, open_outputs
 from allennlp_parallel_predict.data.formats import format_by_name, open_source
@@ -27,6 +27,7 @@ from allennlp_parallel_predict.data.sources import (
 from allennlp_parallel_predict.models.archives import load_predictor, parse_predictor_args
 from allennlp_parallel_predict.models.gpus import check_gpus
 from allennlp_parallel_predict.models.state import InputCounters
+from allennlp_parallel_predict.pipeline.agreement import check_sample, measure_agreement
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
@@ -54,12 +55,15 @@ class PredictRun:
         self._errors: Optional[OutputFile] = None
         self._checkpoint: Optional[Checkpoint] = None
         self._resume_at: Optional[OutputPosition] = None
+        self._agreement = ""
+        """How far the precision of the run agrees with fp32, if it is another."""
 
     def run(self) -> int:
         """Runs the command; returns the number of inputs that failed."""
         config = self._config
         config.check()
         check_progress(self._settings.progress)
+        check_sample(self._settings, config.input_file)
         self.figures.update(lines=0, failures=0)
         if config.writes_nothing:
             print("--silent specified without --output-file.")
@@ -119,6 +123,7 @@ class PredictRun:
                     "--deduplicate: this predictor numbers its inputs, so that identical ones have "
                     "different results"
                 )
+            self._compare_precision(predictor)
             sink, source = self._open(predictor)
             try:
                 with stage(STARTING_WORKERS):
@@ -141,7 +146,8 @@ class PredictRun:
             self._output_encodings(),
             profile=current().detail,
             exact=settings.is_exact,
-            may_group=settings.batching.batch_size == 1,
+            precision=settings.precision,
+            may_group=settings.batching.batch_size == 1 and settings.precision == Precision.FP32,
             join=self._config.join,
         )
 
@@ -166,6 +172,20 @@ class PredictRun:
             config.weights_file,
             parse_predictor_args(config.predictor_args),
         )
+
+    def _compare_precision(self, predictor: Predictor) -> None:
+        """Ends the run, before anything is written, if too little is as in fp32."""
+        settings = self._settings
+        if settings.precision == Precision.FP32:
+            return
+        with stage(COMPARING):
+            source = self._source(predictor, *self._bounds(predictor))
+            agreement = measure_agreement(predictor, source, settings)
+        self._agreement = f"{settings.precision.value}: agreement with fp32 was not measured"
+        if agreement is not None:
+            self._agreement = str(agreement)
+            self.figures["agreement"] = agreement.figures
+            agreement.check(settings.precision_min_agreement)
 
     def _open(self, predictor: Predictor) -> Tuple[Sink, Source]:
         """Makes the output this run's, and the source of its inputs."""
@@ -258,6 +278,8 @@ class PredictRun:
         summary = progress.summary(settings.executor)
         if self._batching.describe():
             summary += f", {self._batching.describe()}"
+        if self._agreement:
+            summary += f"; {self._agreement}"
         if sink.written.failures and config.errors_file:
             summary += f" (see {config.errors_file})"
         if not config.quiet or settings.progress != "never":

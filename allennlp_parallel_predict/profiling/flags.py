@@ -4,12 +4,12 @@ import argparse
 import json
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional
 
 from allennlp_parallel_predict.common.recorder import recording
 from allennlp_parallel_predict.profiling.recorder import RunProfile
 from allennlp_parallel_predict.profiling.render import render
-from allennlp_parallel_predict.profiling.report import build_report
+from allennlp_parallel_predict.profiling.report import Report, build_report
 from allennlp_parallel_predict.profiling.trace import chrome_trace
 from allennlp_parallel_predict.settings import Settings
 
@@ -47,9 +47,12 @@ def _json_file(text: str) -> str:
 
 
 @contextmanager
-def profiled(args: argparse.Namespace, settings: Settings) -> Iterator[None]:
+def profiled(
+    args: argparse.Namespace, settings: Settings, figures: Dict[str, Any]
+) -> Iterator[None]:
     """
-    Profiles a run if the flags ask for it, and reports at its end, also if it is interrupted.
+    Profiles a run if the flags ask for it, and reports at its end, also if it is interrupted, with
+    the agreement of its precision that is among its figures then.
 
     # Raises
 
@@ -71,11 +74,11 @@ def profiled(args: argparse.Namespace, settings: Settings) -> Iterator[None]:
     finally:
         profile.finish()
         if profile.predicting_since is not None:
-            _write(args, settings, profile)
+            report = {**build_report(profile, settings), "agreement": figures.get("agreement")}
+            _write(args, report, profile)
 
 
-def _write(args: argparse.Namespace, settings: Settings, profile: RunProfile) -> None:
-    report = build_report(profile, settings)
+def _write(args: argparse.Namespace, report: Report, profile: RunProfile) -> None:
     print(f"\n{render(report)}", file=sys.stderr)
     if args.profile:
         _dump(report, args.profile, indent=2)

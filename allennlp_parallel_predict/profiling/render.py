@@ -32,7 +32,8 @@ def run_of(report: Report) -> str:
     size = batching.get("batch_size", "?")
     if batching.get("max_tokens"):
         size = f"up to {batching['max_tokens']:,} {batching['length']}"
-    return f"{report['executor']}, batches of {size}, {batching['type']}"
+    precision = f", {report['precision']}" if report.get("precision", "fp32") != "fp32" else ""
+    return f"{report['executor']}, batches of {size}, {batching['type']}{precision}"
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:

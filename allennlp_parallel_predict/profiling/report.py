@@ -35,6 +35,7 @@ def build_report(profile: RunProfile, settings: Settings) -> Report:
         "threads_per_worker": max((t.last.threads for t in tracks if t.last), default=0),
         "cpus": executor.cpus or len(usable_cpus()),
         "slow_mkl": settings.is_exact and has_slow_mkl(),
+        "precision": settings.precision.value,
         "batching": {k: v for k, v in batching.items() if isinstance(v, _PLAIN)},
         "seconds": {
             "wall": parent["seconds"],

@@ -159,7 +159,7 @@ def _serve(sock: socket.socket, predictor: Predictor, setup: WorkerSetup) -> Non
     options = setup.options
     # Whether it may is decided before it starts.
     layers = layers_to_share(predictor, is_asked_for=True) if options.group_size > 1 else []
-    tune_predictor(predictor, options.exact)
+    tune_predictor(predictor, options.exact, options.precision)
     batcher = OperationBatcher(layers, options.exact) if layers else None
     setup.random_states.restore()
     worker = Worker(predictor, options, batcher)

@@ -65,7 +65,7 @@ class TestWhetherAModelHasToBeExact:
 
     @pytest.fixture
     def told(self, monkeypatch, tmp_path):
-        def note(predictor, exact):
+        def note(predictor, exact, precision):
             with open(tmp_path / "told", "a") as file:
                 file.write("exact " if exact else "not exact ")
 

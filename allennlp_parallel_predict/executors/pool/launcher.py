@@ -12,7 +12,7 @@ from allennlp.predictors import Predictor
 from allennlp_parallel_predict.accelerate.predictor import prepare_for_forks
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.errors import SettingsError, user_error_context
-from allennlp_parallel_predict.common.messages import WorkerOptions
+from allennlp_parallel_predict.common.messages import Precision, WorkerOptions
 from allennlp_parallel_predict.executors.pool.worker_process import (
     WorkerProcess,
     fork_worker,
@@ -56,7 +56,7 @@ class Launcher:
         self._gpu_copies: Dict[int, torch.Tensor] = {}
         if self._start_method == "spawn":
             self._packed = _pack(predictor)
-        else:
+        elif options.precision == Precision.FP32:
             prepare_for_forks(predictor, options.exact)
 
     def launch(

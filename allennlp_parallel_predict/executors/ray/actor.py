@@ -113,7 +113,7 @@ class RayWorker:
             self._predictor.cuda_device = 0
         else:
             self._shared = [(parameter, parameter.data) for parameter in model.parameters()]
-        tune_predictor(self._predictor, setup.options.exact)
+        tune_predictor(self._predictor, setup.options.exact, setup.options.precision)
         self._worker = Worker(self._predictor, setup.options)
         if self._worker.profiler is not None:
             self._worker.profiler.started_at(self._launched)
