@@ -41,12 +41,14 @@ class Trial:
 
         try:
             while True:
-                fill(executor, take)
+                has_more = fill(executor, take)
                 results = executor.collect(timeout=0.1)
                 self.seconds = time.monotonic() - start
                 for result in results:
                     self._take(in_work.pop(result.number), result)
-                if not in_work or self._is_enough(executor.num_workers, seconds, waits):
+                if not (has_more or in_work) or self._is_enough(
+                    executor.num_workers, seconds, waits
+                ):
                     break
             children = [child.pid for child in psutil.Process().children(recursive=True)]
             pids = {os.getpid(), *(self._work or children)}
