@@ -133,10 +133,11 @@ class BucketBatching(Batching):
         self.window = window
         self.length = length
         self.max_tokens = max_tokens
-        self._padding: Optional[Padding] = None
+        self._plain = self._in_buckets = 0
+        """The padding in batches of inputs in their own order, and as they are."""
 
     def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
-        self._padding = padding = Padding()
+        self._plain = self._in_buckets = 0
         window: List[Input] = []
         for item in inputs:
             if item is None:
@@ -144,9 +145,9 @@ class BucketBatching(Batching):
                 continue
             window.append(item)
             if len(window) == self.window:
-                yield from self._sorted_groups(window, padding)
+                yield from self._sorted_groups(window)
                 window = []
-        yield from self._sorted_groups(window, padding)
+        yield from self._sorted_groups(window)
 
     def span(self) -> int:
         return self.window
@@ -155,22 +156,24 @@ class BucketBatching(Batching):
         return {**super().settings(), "batch_size": self.batch_size}
 
     def describe(self) -> str:
-        saved = self._padding.saved() if self._padding is not None else None
-        return "" if saved is None else f"{saved:.0%} of the padding saved"
+        saved = self._plain - self._in_buckets
+        return f"{saved / self._plain:.0%} of the padding saved" if self._plain else ""
 
-    def _sorted_groups(self, window: List[Input], padding: "Padding") -> Iterator[Any]:
+    def _sorted_groups(self, window: List[Input]) -> Iterator[Any]:
         measured = [(_length(item.value, self.length), item) for item in window]
         plain = [length for length, _ in measured]
         # The longest first: the last batches of a run are then short ones, and no worker is left
         # alone with a long one.
         measured.sort(key=lambda pair: pair[0], reverse=True)
         lengths = [length for length, _ in measured]
-        padding.add(sum(plain), self._padded(plain), self._padded(lengths))
+        self._plain += self._padding(plain)
+        self._in_buckets += self._padding(lengths)
         for start, end in self._cuts(lengths):
             yield [item for _, item in measured[start:end]], end == len(measured)
 
-    def _padded(self, lengths: List[int]) -> int:
-        return sum((end - at) * max(lengths[at:end]) for at, end in self._cuts(lengths))
+    def _padding(self, lengths: List[int]) -> int:
+        padded = (max(lengths[at:end]) * (end - at) for at, end in self._cuts(lengths))
+        return sum(padded) - sum(lengths)
 
     def _cuts(self, lengths: List[int]) -> Iterator[Tuple[int, int]]:
         """Where batches of inputs of these lengths, in this order, start and end."""
@@ -183,23 +186,6 @@ class BucketBatching(Batching):
                 start, longest = at, max(length, 1)
         if lengths:
             yield start, len(lengths)
-
-
-class Padding:
-    """Adds up how much of the batches is padding: as they are, and as `in_order` makes them."""
-
-    def __init__(self) -> None:
-        self._filled = self._plain = self._sorted = 0
-
-    def add(self, filled: int, plain: int, in_buckets: int) -> None:
-        self._filled += filled
-        self._plain += plain
-        self._sorted += in_buckets
-
-    def saved(self) -> Optional[float]:
-        """The fraction of the padding that sorting has saved; `None` if there was none to save."""
-        plain = self._plain - self._filled
-        return 1 - (self._sorted - self._filled) / plain if plain > 0 else None
 
 
 _LENGTHS = ("characters", "tokens")

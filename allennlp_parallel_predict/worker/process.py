@@ -7,9 +7,9 @@ import signal
 import socket
 import stat
 import sys
-import threading
 import traceback
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import (
     Callable,
     Deque,
@@ -86,7 +86,8 @@ def forked_main(
         # OpenMP's books say that they are, and the first parallel operation would wait for them
         # for ever (pytorch#17199). The books are kept for each thread that starts operations: a
         # new one starts a pool anew.
-        _run_in_thread(serve)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(serve).result()
     else:
         serve()
 
@@ -105,22 +106,6 @@ def _let_go_of_connections(keep: int) -> None:
         if number > 2 and number != keep and (stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)):
             os.dup2(nothing, number, inheritable=False)
     os.close(nothing)
-
-
-def _run_in_thread(function: Callable[[], None]) -> None:
-    failed: List[BaseException] = []
-
-    def run() -> None:
-        try:
-            function()
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
 
 
 def spawned_main(sock_fileno: int, file_fileno: int, size: int, parent: int) -> None:
