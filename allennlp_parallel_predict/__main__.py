@@ -13,6 +13,14 @@ _SHORT = {"compare": "parallel-compare", "tune": "parallel-tune"}
 
 
 def main() -> None:
+    try:
+        _run()
+    except KeyboardInterrupt:  # of the imports: a run has handlers of its own
+        print("parallel-predict: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run() -> None:
     # Before anything else is imported: it is for installations where that fails.
     if sys.argv[1:2] == ["doctor"]:
         sys.exit(doctor.main(sys.argv[2:]))

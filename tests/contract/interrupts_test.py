@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -93,6 +95,22 @@ class TestOnce:
         assert f"after input line {written['lines']:,};" in running.stderr
         assert "same command with --resume" in running.stderr
         assert "Traceback" not in running.stderr
+
+    @pytest.mark.parametrize("module", ["allennlp", "slow_plugin"])
+    def test_while_it_imports(self, tmp_path, module):
+        """AllenNLP, which takes seconds, or a plugin: here, one that never ends."""
+        (tmp_path / ".allennlp_plugins").write_text("slow_plugin\n")
+        started = tmp_path / "started"
+        code = f"import time\nopen({str(started)!r}, 'w').close()\ntime.sleep(100)\n"
+        (tmp_path / f"{module}.py").write_text(code)
+        run = [sys.executable, "-m", "allennlp_parallel_predict", "parallel-predict", "a", "b"]
+        with subprocess.Popen(run, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+            wait_until(started.exists, 60)
+            process.send_signal(signal.SIGINT)
+            stderr = process.communicate(timeout=30)[1].decode()
+        assert process.returncode == 130
+        assert stderr.splitlines()[-1] == "parallel-predict: interrupted"
+        assert "Traceback" not in stderr
 
     @pytest.mark.parametrize("number, status", STOPS)
     def test_while_the_model_is_loaded(self, slow_archive, place, number, status):

@@ -198,12 +198,12 @@ class TestACluster:
         assert "executor.runtime_env" in ran.stderr.splitlines()[-1]
 
     def test_workers_that_cannot_import_the_package(self, place):
-        package = place.folder / "broken" / "allennlp_parallel_predict"
-        package.mkdir(parents=True)
-        (package / "__init__.py").write_text("raise ImportError('nothing of that name')")
-        ran = place.run(numbered(3), executor_runtime_env={"working_dir": str(package.parent)})
+        code = "import sys; sys.modules['allennlp_parallel_predict'] = None"
+        (place.folder / "sitecustomize.py").write_text(code)
+        environment = {"env_vars": {"PYTHONPATH": str(place.folder)}}
+        ran = place.run(numbered(3), executor_runtime_env=environment)
         assert ran.status == 1 and "Traceback" not in ran.stderr.splitlines()[-1]
-        assert "(ImportError: nothing of that name)" in ran.stderr.splitlines()[-1]
+        assert "No module named 'allennlp_parallel_predict" in ran.stderr.splitlines()[-1]
 
     def test_memory_is_bounded_and_nodes_come_and_go(self, place):
         """Last, as it leaves other nodes behind."""
