@@ -68,6 +68,7 @@ class Settings(FromParams):
         self.on_error = to_on_error(on_error)
         check_choice("progress", re.sub(r"^json:\d+$", "json:FD", progress), PROGRESS)
         check_at_least(0, max_errors=max_errors, checkpoint_interval=checkpoint_interval)
+        check_at_least(0, "executor.", cuda_devices=min(executor.cuda_devices, default=None))
         check_at_least(0, precision_sample=precision_sample)
         check_at_least(0, precision_min_agreement=precision_min_agreement)
         if precision_min_agreement > 1:

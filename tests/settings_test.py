@@ -96,6 +96,7 @@ def test_the_example_of_all_settings_has_all_of_them_and_their_defaults():
         ('{"on_error": "ignore"}', ["on_error", "raise, skip, placeholder"]),
         ('{"max_errors": -1}', ["max_errors", "at least 0"]),
         ('{"checkpoint_interval": -1}', ["checkpoint_interval"]),
+        ('{"executor.cuda_devices": [0, -1]}', ["executor.cuda_devices", "at least 0", "-1"]),
         ('{"precision": "bf61"}', ["precision", "fp32, tf32, fp16, bf16"]),
         ('{"precision": "fp16"}', ["precision 'fp16' needs a GPU", "executor.cuda_devices"]),
         ('{"precision": "bf16", "executor": "in_process"}', ["precision", "executor.type"]),

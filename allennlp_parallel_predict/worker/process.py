@@ -1,6 +1,7 @@
 """What a worker process does: it takes batches from its connection until there are no more."""
 
 import gc
+import logging
 import os
 import pickle
 import signal
@@ -40,8 +41,12 @@ from allennlp_parallel_predict.models.state import RandomStates
 from allennlp_parallel_predict.worker.connection import is_readable, receive_blocking, send_blocking
 from allennlp_parallel_predict.worker.worker import Worker
 
+logger = logging.getLogger(__name__)
+
 READY = b""
 """The first message of a worker, when it has its model."""
+
+NOT_SHARED = "the memory of the GPU cannot be shared: this worker has a model of its own (%s)"
 
 HANDLED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -120,7 +125,11 @@ def _serve_packed(sock_fileno: int, file_fileno: int, size: int, parent: int) ->
     os.close(file_fileno)
     setup: WorkerSetup = pickle.loads(_receive_part(sock))
     predictor = sharing.unpack(_receive_part(sock), memory)
-    on_gpu: Optional[torch.Tensor] = pickle.loads(_receive_part(sock))
+    on_gpu: Optional[torch.Tensor] = None
+    try:
+        on_gpu = pickle.loads(_receive_part(sock))
+    except RuntimeError as error:
+        logger.warning(NOT_SHARED, error)
     if setup.cuda_device >= 0:
         if on_gpu is not None:
             sharing.adopt(predictor._model, memory, on_gpu)

@@ -7,6 +7,7 @@ what makes scripts without a `__main__` guard fail.
 """
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -24,10 +25,13 @@ from allennlp_parallel_predict.executors.pool.channel import Channel
 from allennlp_parallel_predict.models import sharing
 from allennlp_parallel_predict.worker.process import (
     HANDLED_SIGNALS,
+    NOT_SHARED,
     WorkerSetup,
     forked_main,
     run_and_exit,
 )
+
+logger = logging.getLogger(__name__)
 
 _BOOT = """
 import ctypes, json, os, sys
@@ -178,5 +182,10 @@ def spawn_worker(
     process.channel.send(dumps(setup))
     process.channel.send(packed.pickled)
     # Each worker gets a handle of its own, since torch counts who uses the memory.
-    process.channel.send(bytes(ForkingPickler.dumps(on_gpu)))
+    try:
+        handle = ForkingPickler.dumps(on_gpu)
+    except RuntimeError as error:  # no CUDA IPC, as in some containers and virtual machines
+        logger.warning(NOT_SHARED, error)
+        handle = ForkingPickler.dumps(None)
+    process.channel.send(bytes(handle))
     return process
