@@ -22,6 +22,7 @@ from allennlp_parallel_predict.compat import (
     import_hooks,
     lazy_imports,
     position_ids,
+    s3_download,
     torchvision_stub,
 )
 
@@ -35,6 +36,7 @@ SHIMS = {
         fairscale_warnings,
         gojsonnet,
         position_ids,
+        s3_download,
         torchvision_stub,
     )
 }

@@ -174,7 +174,7 @@ class RunConfig:
         return "the standard input" if self.input_file == STDIN else self.input_file
 
     def _check_archive(self) -> None:
-        with user_error_context(f"cannot load the archive {self.archive_file}", OSError):
+        with user_error_context(f"cannot load the archive {self.archive_file}", Exception):
             path = cached_path(self.archive_file)
         if self.predictor is None or self.predictor in Predictor.list_available():
             return
@@ -189,10 +189,12 @@ class RunConfig:
             if self.input_format == PARQUET:
                 open_source(self.input_file, self.format(PARQUET))
             return
+        download = f"cannot download {self.input_file} (for credentials see docs/files.md)"
         try:
-            with user_error_context("cannot read the input file", OSError):
-                with open(cached_path(self.input_file), "rb"):
-                    pass
+            with user_error_context(download, Exception):
+                with user_error_context("cannot read the input file", OSError):
+                    with open(cached_path(self.input_file), "rb"):
+                        pass
         except OSError:
             is_table = self._output_format == PARQUET
             if self.output_file and is_regular(self.output_file) and not self.dry_run | is_table:

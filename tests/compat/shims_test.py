@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Tuple
 
+import cached_path.version
 import pytest
 import torch
 import transformers
@@ -82,6 +83,13 @@ else:
     sys.exit("accepted what the model has no place for")
 """
 )
+S3_DOWNLOAD = """
+import sys
+from boto3.compat import is_append_mode
+from cached_path.progress import BufferedWriterWithProgress
+with open(sys.argv[1] + "/file", "wb") as file:
+    assert not is_append_mode(BufferedWriterWithProgress(file, None, None))
+"""
 TORCHVISION_STUB = """
 import sys
 from pathlib import Path
@@ -112,7 +120,8 @@ assert Params.from_file(path).as_dict() == {"two": 2, "name": os.environ["HOME"]
 
 
 def version(module: ModuleType) -> Tuple[int, ...]:
-    return tuple(int(part) for part in module.__version__.split(".")[:2])
+    text = getattr(module, "__version__", None) or module.VERSION
+    return tuple(int(part) for part in text.split(".")[:2])
 
 
 NEEDED = {
@@ -122,6 +131,7 @@ NEEDED = {
     "fairscale_warnings": version(torch) >= (2, 4),
     "gojsonnet": True,
     "position_ids": version(transformers) >= (4, 31),
+    "s3_download": version(cached_path.version) < (1, 2),
     "torchvision_stub": True,
 }
 
