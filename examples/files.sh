@@ -12,6 +12,12 @@ head -n 40 "$examples/g2p/words.jsonl" > words.jsonl
 predict words.jsonl --output-file compressed.jsonl.gz --output-format auto
 gzip -dc compressed.jsonl.gz | wc -l
 
+# What failed is predicted again. Here it fails again, as it is no JSON: exit status 3.
+sed '3s/.*/{"source/' words.jsonl > broken.jsonl
+predict broken.jsonl --output-file retried.jsonl --on-error skip --errors-file errors.jsonl || test $? = 3
+wc -l < retried.jsonl
+predict broken.jsonl --output-file retried.jsonl --on-error skip --retry errors.jsonl || test $? = 3
+
 # Repeated lines are predicted once.
 cat words.jsonl words.jsonl | predict - --deduplicate --output-file repeated.jsonl
 wc -l < repeated.jsonl

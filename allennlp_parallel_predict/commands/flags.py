@@ -32,6 +32,12 @@ def add_run_flags(group: argparse._ArgumentGroup) -> None:
     add("--max-errors", type=int, metavar="N", help="end the run if more fail (default: no limit)")
     add("--resume", action="store_true", help="continue the interrupted run of --output-file")
     add(
+        "--retry",
+        metavar="ERRORS_FILE",
+        help="predict only the inputs that failed, as this file of --errors-file lists them, and "
+        "put the results into --output-file",
+    )
+    add(
         "--overwrite",
         action="store_true",
         help="start over although an interrupted run of --output-file could be continued",

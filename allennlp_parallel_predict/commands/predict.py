@@ -28,6 +28,7 @@ from allennlp_parallel_predict.common.errors import Interrupted, OutputClosed
 from allennlp_parallel_predict.common.logs import only_warnings
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.dry_run import DryRun
+from allennlp_parallel_predict.pipeline.retry import RetryRun
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
 from allennlp_parallel_predict.pipeline.signals import Interrupts
 from allennlp_parallel_predict.pipeline.summary import summarized
@@ -90,7 +91,8 @@ def _predict(args: argparse.Namespace) -> None:
         settings = _settings(args)
         config = _config(args)
         interrupts = Interrupts()
-        run = (DryRun if config.dry_run else PredictRun)(config, settings, interrupts)
+        kind = DryRun if config.dry_run else RetryRun if config.retry else PredictRun
+        run = kind(config, settings, interrupts)
         with summarized(None if config.dry_run else config.summary, run.figures):
             try:
                 with interrupts.handled(), profiled(args, settings, run.figures):

@@ -8,7 +8,7 @@ What can go wrong, as exceptions, and how they reach a person:
         └── ParallelPredictError
             ├── ExplainedError     its message is enough: the command prints no traceback
             │   ├── SettingsError  (also a ConfigurationError) a setting that cannot be
-            │   │   └── ResumeError    a checkpoint that does not fit this run
+            │   │   └── ResumeError    a checkpoint or list of errors that does not fit
             │   ├── JoinError      an input or output without what is to be joined
             │   ├── TooManyErrors  more failed inputs than `max_errors`
             │   ├── ModelStateError    a model that changes itself was run in several workers
@@ -59,7 +59,7 @@ def check_at_least(minimum: int, section: str = "", **values: Optional[float]) -
 
 
 class ResumeError(SettingsError):
-    """A checkpoint that is damaged or belongs to another run."""
+    """A checkpoint, or a list of errors, that is damaged or belongs to another run."""
 
 
 class JoinError(ExplainedError):

@@ -154,8 +154,7 @@ class Sink:
         message = shortened(failure.error.message, _LONGEST_MESSAGE)
         what = {"type": failure.error.type_name, "message": message}
         if self._on_error == OnError.PLACEHOLDER:
-            placeholder = json.dumps({"error": {"line": line_number, **what}}) + "\n"
-            self._write_output(0, placeholder, None)
+            self._write_output(0, placeholder(line_number, **what), None)
         if self._errors is None:
             logger.warning(
                 "input line %d failed: %s: %s", line_number, what["type"], shown(message)
@@ -199,6 +198,11 @@ class Sink:
             self.flush()
         finally:
             close_all(self._files)
+
+
+def placeholder(line: int, type: str, message: str) -> str:
+    """What takes the place of the output of an input that failed."""
+    return json.dumps({"error": {"line": line, "type": type, "message": message}}) + "\n"
 
 
 @contextmanager

@@ -66,6 +66,7 @@ class RunConfig:
     shard: Optional[str] = None
     dry_run: bool = False
     resume: bool = False
+    retry: Optional[str] = None
     overwrite: bool = False
     summary: Optional[str] = None
     metrics: Optional[str] = None
@@ -107,6 +108,8 @@ class RunConfig:
         self._check_flags()
         if self.dry_run:
             self._check_dry_run()
+        if self.retry is not None:
+            self._check_retry(self.retry)
         self._check_what_is_read_twice()
         check_files(self._files_written(), self._files_read())
         self._check_archive()
@@ -169,6 +172,21 @@ class RunConfig:
             if getattr(self, flag) is not None:
                 raise SettingsError(f"give --dry-run or --{flag.replace('_', '-')}, not both")
 
+    def _check_retry(self, errors_file: str) -> None:
+        output = self.output_file
+        if output is None or not os.path.isfile(output) or reads_once(self.input_file):
+            raise ResumeError(
+                "--retry needs the --output-file and the input file of the run whose failures are "
+                "to be predicted again"
+            )
+        for flag in ("resume", "overwrite", "dry_run", "shard", "errors_file"):
+            if getattr(self, flag):
+                raise SettingsError(f"give --retry or --{flag.replace('_', '-')}, not both")
+        if output_format(self.output_format, output) == PARQUET:
+            raise SettingsError("--retry needs an output of lines, not Parquet")
+        with user_error_context("cannot read the file of --retry", OSError), open(errors_file):
+            pass
+
     @property
     def _input(self) -> str:
         return "the standard input" if self.input_file == STDIN else self.input_file
@@ -214,6 +232,7 @@ class RunConfig:
             "--errors-file": self.errors_file,
             "the checkpoint": f"{output}.checkpoint" if has_checkpoint else None,
             "the temporary checkpoint": f"{output}.checkpoint.tmp" if has_checkpoint else None,
+            "--retry": self.retry,
             "--summary": self.summary,
             "--profile": self.profile,
             "--profile-trace": self.profile_trace,

@@ -1,0 +1,167 @@
+"""Predicts what failed in a complete run again, and puts the results in their places: `--retry`."""
+
+import contextlib
+import os
+import shutil
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+from allennlp.predictors import Predictor
+from overrides import overrides
+
+from allennlp_parallel_predict.common.errors import ModelStateError, ResumeError
+from allennlp_parallel_predict.common.messages import OnError
+from allennlp_parallel_predict.data.compression import open_text
+from allennlp_parallel_predict.data.failures import (
+    FailedInput,
+    FailedSource,
+    has_placeholders,
+    merge,
+    read_failures,
+)
+from allennlp_parallel_predict.data.files import OutputFile, sync_folder
+from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch, singles
+from allennlp_parallel_predict.data.sinks import OutputPosition, Sink
+from allennlp_parallel_predict.data.sources import Source
+from allennlp_parallel_predict.models.state import InputCounters
+from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
+from allennlp_parallel_predict.pipeline.run import PredictRun, tell
+
+
+class RetryRun(PredictRun):
+    """
+    Nothing is changed before all is predicted: the new output and the new list of errors are
+    written beside the old ones, and then take their places, the output first. `ERRORS.retry`
+    without `OUTPUT.retry` says that a crash came between the two.
+    """
+
+    _failures: Dict[int, FailedInput]
+    _source_of_failed: FailedSource
+    _sink: "_ResultSink"
+
+    @overrides
+    def _is_complete(self) -> bool:
+        config = self._config
+        Checkpoint(self._path, config.identity(self._settings)).protect(self._path)
+        self._end_interrupted()
+        self._failures = read_failures(self._errors_path)
+        if self._failures:
+            with self._old_output() as lines:
+                self._replaces = has_placeholders(lines, self._failures)
+            written_with = OnError.PLACEHOLDER if self._replaces else OnError.SKIP
+            if self._settings.on_error not in (OnError.RAISE, written_with):
+                raise ResumeError(
+                    f"the output was written with --on-error {written_with}: give that"
+                )
+        return not self._failures
+
+    @property
+    def _path(self) -> str:
+        return os.path.realpath(str(self._config.output_file))  # a link stays one
+
+    @property
+    def _errors_path(self) -> str:
+        return os.path.realpath(str(self._config.retry))
+
+    def _old_output(self) -> Any:
+        return contextlib.closing(open_text(self._path, newline="\n"))
+
+    def _end_interrupted(self) -> None:
+        """Does what an interrupted retry has left to do, or removes what it has left."""
+        new, errors = f"{self._path}.retry", f"{self._errors_path}.retry"
+        if not os.path.exists(new) and os.path.exists(errors):
+            # Unless another run has written the output since.
+            if os.stat(self._path).st_mtime_ns <= os.stat(errors).st_mtime_ns:
+                tell(f"ending the retry that was interrupted: {errors} becomes {self._errors_path}")
+                _replace(errors, self._errors_path)
+        self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        # In this order, and each for good before the next: see the class.
+        for path in (f"{self._errors_path}.retry", f"{self._path}.retry", *self._working_files()):
+            if os.path.exists(path):
+                os.unlink(path)
+                sync_folder(path)
+
+    def _working_files(self) -> Tuple[str, str]:
+        return f"{self._path}.retry.results", f"{self._errors_path}.retry.tmp"
+
+    @overrides
+    def _run(self) -> int:
+        try:
+            failures = super()._run()
+            change = self._settings.executor.state_change
+            if change is not None:
+                raise ModelStateError(
+                    f"what this model predicts depends on the batches that it saw before ({change})"
+                    ", so that single inputs cannot be predicted again: start the whole run again"
+                )
+            self._write_merged()
+        except BaseException:
+            self._remove_temporary()
+            raise
+        results, errors = self._working_files()
+        _replace(errors, f"{self._errors_path}.retry")
+        _replace(f"{self._path}.retry", self._path)
+        _replace(f"{self._errors_path}.retry", self._errors_path)
+        self._remove_temporary()
+        return failures
+
+    @overrides
+    def _open(self, predictor: Predictor) -> Tuple[Sink, Source]:
+        if InputCounters(predictor):
+            raise ResumeError(
+                "--retry: this predictor numbers its inputs, so that single ones cannot be "
+                "predicted again"
+            )
+        source = self._source(predictor, OutputPosition(), self._config.limit)
+        self._source_of_failed = FailedSource(source, self._failures)
+        results, errors = map(OutputFile, self._working_files())
+        self._sink = _ResultSink(
+            results,
+            errors,
+            print_to_console=not self._config.silent,
+            on_error=self._settings.on_error,
+        )
+        return self._sink, self._source_of_failed
+
+    def _write_merged(self) -> None:
+        file = self._config.output_class(f"{self._path}.retry")
+        with contextlib.closing(file), self._old_output() as lines:
+            file.begin()
+            results = self._results()
+            source = self._source_of_failed
+            for text in merge(lines, source, self._failures, results, self._replaces):
+                file.write(text.encode("UTF-8", "surrogateescape"))
+            file.end_part()
+            file.sync()
+        shutil.copymode(self._path, file.path)
+        with open(self._working_files()[1], "rb") as errors:
+            shutil.copymode(self._errors_path, errors.name)
+            os.utime(errors.fileno())  # not older than the output: see `_end_interrupted`
+            os.fsync(errors.fileno())
+
+    def _results(self) -> Iterator[str]:
+        with open(self._working_files()[0], "rb") as results:
+            for size in self._sink.sizes:
+                yield results.read(size).decode("UTF-8", "surrogateescape")
+
+
+class _ResultSink(Sink):
+    """Remembers how many bytes the result of each input has."""
+
+    def __init__(self, *files: OutputFile, **options: Any) -> None:
+        super().__init__(*files, **options)
+        self.sizes: List[int] = []
+
+    @overrides
+    def write(self, runs: Sequence[CompletedBatch]) -> None:
+        for run in runs:
+            for single in singles(run):
+                before = self.written.output_bytes
+                super().write([single])
+                self.sizes.append(self.written.output_bytes - before)
+
+
+def _replace(path: str, by: str) -> None:
+    os.replace(path, by)
+    sync_folder(by)
