@@ -71,7 +71,7 @@ class DryRun(PredictRun):
         # Without the first input, unless it was the only one.
         rate = counted / max(1e-9, trial.seconds - (since if others else 0.0))
         print(
-            f"sample: {counted:,} inputs from all over the file in "
+            f"sample: {trial.inputs():,} inputs from all over the file in "
             f"{trial.seconds:.1f} s, {rate:,.1f} lines/s, {self._settings.executor.describe()}"
         )
         memory = f"{trial.memory / 2**20:,.0f} MB of memory in all processes"
@@ -89,7 +89,7 @@ class DryRun(PredictRun):
         if failures:
             line, (_, error) = failures[0]
             tell(
-                f"{len(failures)} of {len(failures) + len(trial.outputs)} inputs failed, the first "
+                f"{len(failures)} of {trial.inputs()} inputs failed, the first "
                 f"by input line {line}: {error.type_name}: {shown(error.message)} "
                 f"(--on-error {self._settings.on_error})"
             )

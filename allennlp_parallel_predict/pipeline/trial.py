@@ -71,6 +71,9 @@ class Trial:
             work = self._work.setdefault(result.profile.pid, [])
             work.append((result.profile.started, result.profile.ended, len(batch.values)))
 
+    def inputs(self) -> int:
+        return len(self.outputs) + len(self.failures)
+
     def lines_per_second(self) -> float:
         """Of each worker by itself, and without its first batch, which is a slow one."""
         total = 0.0

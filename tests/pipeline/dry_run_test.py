@@ -41,6 +41,14 @@ def test_it_prints_what_can_be_expected_and_writes_nothing(archive, tmp_path):
     assert re.search(r"estimate: about 40 lines in \d+:\d\d .* [1-9][\d,]* MB of mem", ran.stdout)
 
 
+@pytest.mark.parametrize("count", [1, 12])
+@pytest.mark.parametrize("more", [{"num_workers": 2}, {"num_workers": 1}, {"type": "in_process"}])
+def test_every_input_of_the_sample_counts(archive, tmp_path, count, more):
+    flags = settings(**{f"executor_{key}": value for key, value in more.items()})
+    flags += ["--batch-size", 4]
+    assert f"sample: {count} inputs from" in run(archive, tmp_path, numbered(count), *flags).stdout
+
+
 def test_an_existing_output_and_its_checkpoint_stay(archive, tmp_path):
     (tmp_path / "out").write_text("half a line")
     (tmp_path / "out.checkpoint").write_text("{}")
