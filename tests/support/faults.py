@@ -70,6 +70,11 @@ def expected(numbers: Iterable[int]) -> str:
     return "".join(map(predictor.dump_line, outputs))
 
 
+def without(count: int, *lost: int) -> str:
+    """The same for the inputs 0 to `count` but these."""
+    return expected(n for n in range(count) if n not in lost)
+
+
 def predictor_of(predictor: Any = FaultyPredictor, **model: Any) -> Any:
     return predictor(FaultyModel(Vocabulary(), **model), FaultyReader())
 

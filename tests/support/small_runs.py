@@ -9,6 +9,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
+from allennlp_parallel_predict.common.errors import Interrupted
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, Failure
 from allennlp_parallel_predict.common.remote_errors import RemoteError
 from allennlp_parallel_predict.data import files, parquet_output
@@ -54,6 +55,21 @@ class EchoExecutor(Executor):
 
     def describe(self) -> str:
         return "in a test"
+
+
+class InterruptedExecutor(EchoExecutor):
+    """Finishes one batch after the other, until it is interrupted in place of a result."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(self._interrupt)
+        self._at = at
+
+    def has_room(self) -> bool:
+        return not self._waiting
+
+    def _interrupt(self, number: int) -> None:
+        if number == self._at:
+            raise Interrupted(signal.SIGTERM)
 
 
 NO = RemoteError.of(ValueError("no"))

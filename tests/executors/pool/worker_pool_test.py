@@ -9,14 +9,10 @@ import pytest
 from allennlp_parallel_predict.common.errors import WorkerTimeout
 from allennlp_parallel_predict.executors.pool import launcher
 from tests.fixtures.faulty_predictors import FaultyPredictor
-from tests.support.faults import expected, numbered, predictor_of, run
+from tests.support.faults import numbered, predictor_of, run, without
 from tests.support.running import workers
 
 pytestmark = pytest.mark.timeout(90)
-
-
-def without(count, *lost):
-    return expected(n for n in range(count) if n not in lost)
 
 
 class TestAStuckWorker:

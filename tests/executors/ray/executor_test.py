@@ -1,33 +1,23 @@
 """A real Ray cluster of several nodes on this machine, and what can happen to it."""
 
-import faulthandler
 import importlib.util
 import json
 import os
-import pickle
 import signal
 import socket
 import sys
 import time
 
-import numpy
-import psutil
 import pytest
-import torch
 
 from allennlp_parallel_predict.common.errors import SettingsError
-from allennlp_parallel_predict.common.messages import BatchKind, WorkerOptions
-from allennlp_parallel_predict.executors.ray import actor, cluster
-from allennlp_parallel_predict.executors.ray.actor import ActorSetup, RayWorker
 from allennlp_parallel_predict.executors.ray.executor import RayExecutor
-from allennlp_parallel_predict.models.state import RandomStates
 from tests.support.faults import (
     as_line,
     command,
     expected,
     faulty_archive,
     numbered,
-    predictor_of,
     settings,
     wait_until,
 )
@@ -35,9 +25,16 @@ from tests.support.ray_nodes import Nodes
 from tests.support.running import RUNNERS
 
 pytestmark = pytest.mark.timeout(300)
+
+
 SLOW = 100.0
+
+
 """Seconds for what takes a few on a quiet machine: actors import torch and AllenNLP."""
+
+
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
+
 
 # A predictor that lies in a folder of its own, and tells who predicted, with which copy of it.
 TRAVELLER = """
@@ -289,40 +286,6 @@ def test_a_head_that_cannot_be_reached(lonely, monkeypatch, variable):
     assert message in lonely("auto" if variable else address)
 
 
-class Installation:
-    """A stand-in for the module: what runs on this machine must not decide what is tested."""
-
-    def __init__(self, address):
-        self.address, self.joined = address, []
-
-    def init(self, address, **options):
-        if address == "auto" and self.address is None:
-            raise ConnectionError("Could not find any running Ray instance")
-        self.joined.append((address, options["runtime_env"]))
-
-
-class TestWithoutAnAddress:
-    def test_the_cluster_of_this_machine_is_joined(self):
-        ray = Installation("127.0.0.1:6379")
-        cluster.Connection(None, {})._join(ray, "auto")
-        assert ray.joined == [("auto", {})]
-
-    def test_or_a_local_one_is_started_with_a_message(self, caplog):
-        ray = Installation(None)
-        cluster.Connection(None, {})._join(ray, "auto")
-        assert ray.joined == [("local", {})] and "a local one is started" in caplog.text
-
-    def test_but_not_in_place_of_one_that_was_asked_for(self):
-        with pytest.raises(ConnectionError):
-            cluster.Connection("auto", {})._join(Installation(None), "auto")
-
-    def test_an_empty_list_of_modules_is_not_sent(self, monkeypatch):
-        monkeypatch.setattr(cluster, "local_code", lambda folder: [])
-        ray = Installation(None)
-        cluster.Connection("local", None)._join(ray, "local")
-        assert ray.joined == [("local", {})]
-
-
 def test_without_ray(lonely, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "pip install 'allennlp-parallel-predict[ray]'" in lonely("auto")
@@ -344,74 +307,3 @@ def test_without_ray(lonely, monkeypatch):
 def test_wrong_settings(wrong):
     with pytest.raises(SettingsError, match=f"executor.{next(iter(wrong))} must be"):
         RayExecutor(**wrong)
-
-
-FOR_EVER = []
-"""Memory that nobody can write to must not be used for anything else."""
-
-
-class TestTheSharedModel:
-    def worker(self, memory_of=lambda memory: memory):
-        predictor = predictor_of()
-        predictor._model.weight.data += 1
-        pickled, memory = actor.pack(predictor)
-        FOR_EVER.append(memory)
-        worker = RayWorker()
-        worker._set_up(
-            pickled, memory_of(memory), ActorSetup(WorkerOptions(), 1, False, RandomStates.read())
-        )
-        return worker, memory
-
-    def predict(self, worker, shared):
-        return pickle.loads(
-            worker.predict(pickle.dumps((0, BatchKind.LINES, ['{"n": 1}'], 0, False)), shared)
-        )
-
-    def test_parameters_are_in_the_memory_or_the_workers_own(self):
-        worker, memory = self.worker()
-        (weight,) = worker._predictor._model.parameters()
-        start = memory.ctypes.data
-        for shared in (True, False, False, True):
-            self.predict(worker, shared)
-            assert (start < weight.data_ptr() < start + memory.nbytes) == shared
-            assert weight.tolist() == [1.0] * 8
-
-    def test_buffers_are_always_its_own(self):
-        worker, memory = self.worker()
-        before = memory.copy()
-        worker._predictor._model.seen += 1
-        assert (memory == before).all()
-
-    def test_nobody_can_write_to_the_memory(self):
-        pid = os.fork()
-        if pid == 0:
-            faulthandler.disable()
-            worker, _ = self.worker()
-            with torch.no_grad():
-                next(worker._predictor._model.parameters()).add_(1)
-            os._exit(0)
-        assert os.waitpid(pid, 0)[1] == signal.SIGSEGV
-
-    @pytest.mark.parametrize("offset", [0, 64, 4032])
-    def test_it_may_lie_anywhere(self, offset):
-        def moved(memory):
-            larger = numpy.zeros(memory.nbytes + 2 * 4096, dtype=numpy.uint8)
-            start = -larger.ctypes.data % 4096 + offset
-            larger[start : start + memory.nbytes] = memory
-            FOR_EVER.append(larger)
-            return larger[start : start + memory.nbytes]
-
-        worker, _ = self.worker(moved)
-        assert next(worker._predictor._model.parameters()).tolist() == [1.0] * 8
-
-
-def test_only_code_that_is_not_installed_travels(tmp_path, monkeypatch):
-    (tmp_path / "single_file.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    __import__("single_file")
-    code = cluster.local_code(tmp_path)
-    names = {os.path.basename(path) for path in code}
-    assert "allennlp_parallel_predict" in names or not __file__.startswith(os.getcwd())
-    assert names.isdisjoint({"allennlp", "torch", "numpy", "json", "psutil", psutil.__name__})
-    single_files = os.listdir(tmp_path / actor.SINGLE_FILES)
-    assert "single_file.py" in single_files
