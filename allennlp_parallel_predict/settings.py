@@ -48,8 +48,7 @@ class Settings(FromParams):
     precision_sample : `int`, optional (default = `256`)
         The number of inputs that are predicted in fp32 too, before anything is written.
     precision_min_agreement : `float`, optional (default = `0.995`)
-        The part of the labels in a field of the output that has to be equal to fp32's in the
-        sample; else the run ends.
+        The part of the labels of the sample that has to be as in fp32; else the run ends.
     """
 
     def __init__(
@@ -70,10 +69,9 @@ class Settings(FromParams):
         check_at_least(0, max_errors=max_errors, checkpoint_interval=checkpoint_interval)
         check_at_least(0, "executor.", cuda_devices=min(executor.cuda_devices, default=None))
         check_at_least(0, precision_sample=precision_sample)
-        check_at_least(0, precision_min_agreement=precision_min_agreement)
-        if precision_min_agreement > 1:
+        if not 0 <= precision_min_agreement <= 1:
             raise SettingsError(
-                f"precision_min_agreement must be at most 1, but it is {precision_min_agreement}"
+                f"precision_min_agreement must be from 0 to 1, but it is {precision_min_agreement}"
             )
         if max_errors is not None and self.on_error == OnError.RAISE:
             raise SettingsError("max_errors needs on_error 'skip' or 'placeholder'")
@@ -89,8 +87,7 @@ class Settings(FromParams):
 
     @property
     def is_exact(self) -> bool:
-        """Whether the output has to have all bits of `predict`'s: this batching or precision may
-        never do so."""
+        """Whether the output has to have all bits of `predict`'s."""
         return self.exact and self.batching.exact and self.precision == Precision.FP32
 
 

@@ -101,7 +101,7 @@ def test_the_example_of_all_settings_has_all_of_them_and_their_defaults():
         ('{"precision": "fp16"}', ["precision 'fp16' needs a GPU", "executor.cuda_devices"]),
         ('{"precision": "bf16", "executor": "in_process"}', ["precision", "executor.type"]),
         ('{"precision_sample": -1}', ["precision_sample", "at least 0"]),
-        ('{"precision_min_agreement": 99.5}', ["precision_min_agreement", "at most 1", "99.5"]),
+        ('{"precision_min_agreement": 99.5}', ["precision_min_agreement", "from 0 to 1", "99.5"]),
         ('{"executor": 3}', ["executor", "3"]),
         ("[1]", ["settings"]),
         ("{nonsense", ["--parallel-overrides"]),

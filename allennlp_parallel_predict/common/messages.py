@@ -29,7 +29,6 @@ class Precision(_StrEnum):
     """In how many bits a model computes."""
 
     FP32 = "fp32"
-    """As `allennlp predict` does."""
     TF32 = "tf32"
     FP16 = "fp16"
     BF16 = "bf16"

@@ -51,12 +51,7 @@ class Agreement:
         return f"{text}; measured on {of['inputs']:,} inputs"
 
     def check(self, least: float) -> None:
-        """
-        # Raises
-
-        `SettingsError`
-            If fewer labels agree than `precision_min_agreement` asks for.
-        """
+        """Raises a `SettingsError` if too few labels are as in fp32."""
         if self.figures["labels"] < least:
             raise SettingsError(
                 f"{self}. precision_min_agreement asks for {least:.2%}: choose another precision "

@@ -51,8 +51,7 @@ def profiled(
     args: argparse.Namespace, settings: Settings, figures: Dict[str, Any]
 ) -> Iterator[None]:
     """
-    Profiles a run if the flags ask for it, and reports at its end, also if it is interrupted, with
-    the agreement of its precision that is among its figures then.
+    Profiles a run if the flags ask for it, and reports at its end, also if it is interrupted.
 
     # Raises
 
