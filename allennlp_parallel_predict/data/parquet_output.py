@@ -6,7 +6,7 @@ there after an interruption; when it is complete, they are converted. docs/files
 import contextlib
 import json
 import os
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Tuple
 
 from allennlp_parallel_predict.data.files import OutputFile, sync_folder, writing
 from allennlp_parallel_predict.data.sinks import ENCODING
@@ -29,14 +29,16 @@ class ConvertedFile(OutputFile):
         super().__init__(lines_file(path))
         self._target = os.path.realpath(path)
         self._pyarrow = pyarrow
+        self._json = pyarrow.large_string()
+        """The type of a column of JSON text; one of text is a `pyarrow.string()`."""
 
     def convert(self) -> None:
         """Makes the output of a complete run; the lines are still there."""
         self.flush()
-        table, temporary = _Table(self._pyarrow, self.path), f"{self.path}.tmp"
+        types, temporary = self._types(), f"{self.path}.tmp"
         with writing(self._target):
             try:
-                while not self._write(table, temporary):
+                while not self._write(temporary, types):
                     pass
                 os.rename(temporary, self._target)
             finally:
@@ -48,60 +50,42 @@ class ConvertedFile(OutputFile):
         with writing(self.path):
             os.unlink(self.path)
 
-    def _write(self, table: "_Table", path: str) -> bool:
-        """Writes the table; returns whether all columns were of the types that they should be."""
+    def _types(self) -> Dict[str, Any]:
+        """The type of each column, of which all values are looked at."""
+        types: Dict[str, Any] = {}
+        for rows in self._chunks():
+            for name in dict.fromkeys(name for row in rows for name in row):
+                array = self._array(rows, name, None)
+                type = self._json if array is None else array.type
+                types[name] = self._unified(types.get(name, type), type)
+        # Parquet has no objects without fields.
+        return {name: self._json if "struct<>" in str(t) else t for name, t in types.items()}
+
+    def _write(self, path: str, types: Dict[str, Any]) -> bool:
+        """Writes the table, or changes a type that does not hold all values for another try."""
+        schema = self._pyarrow.schema(types.items())
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with open(os.open(path, flags, 0o666), "wb") as file:
-            with self._pyarrow.parquet.ParquetWriter(file, table.schema()) as writer:
-                for arrays in table.row_groups():
-                    if arrays is None:
+            with self._pyarrow.parquet.ParquetWriter(file, schema) as writer:
+                for rows in self._chunks():
+                    arrays = {name: self._array(rows, name, type) for name, type in types.items()}
+                    misfits = [name for name, array in arrays.items() if array is None]
+                    if misfits:
+                        types.update(dict.fromkeys(misfits, self._json))
                         return False
-                    writer.write_table(self._pyarrow.table(arrays, schema=table.schema()))
+                    writer.write_table(self._pyarrow.table(arrays, schema=schema))
             file.flush()
             os.fsync(file.fileno())
         return True
 
-
-class _Table:
-    """The lines of a file as a table; the types of its columns are found by reading all of them."""
-
-    def __init__(self, pyarrow: Any, path: str) -> None:
-        self._pyarrow = pyarrow
-        self._path = path
-        self._json = pyarrow.large_string()
-        """The type of a column of JSON text; one of text is a `pyarrow.string()`."""
-        self._types: Dict[str, Any] = {}
-        for rows in self._chunks():
-            for name in dict.fromkeys(name for row in rows for name in row):
-                array = self._array([row.get(name) for row in rows], None)
-                known = self._types.get(name, pyarrow.null())
-                type = self._json if array is None else array.type
-                self._types[name] = self._unified(known, type)
-        for name, type in self._types.items():
-            if "struct<>" in str(type):  # Parquet has no objects without fields
-                self._types[name] = self._json
-
-    def schema(self) -> Any:
-        return self._pyarrow.schema(self._types.items())
-
-    def row_groups(self) -> Iterator[Optional[List[Any]]]:
-        """The columns of each row group; `None` where the type of one had to be changed."""
-        for rows in self._chunks():
-            arrays = []
-            for name, type in self._types.items():
-                arrays.append(self._array([row.get(name) for row in rows], type))
-                if arrays[-1] is None:
-                    self._types[name] = self._json
-                    yield None
-            yield arrays
-
     def _chunks(self) -> Iterator[List[Dict[str, Any]]]:
-        with open(self._path, encoding=ENCODING, newline="\n") as file:
+        with open(self.path, encoding=ENCODING, newline="\n") as file:
             for lines in iter(lambda: file.readlines(_CHARACTERS), []):
                 yield [_row(line) for line in lines if not line.isspace()]
 
-    def _array(self, values: List[Any], type: Any) -> Any:
+    def _array(self, rows: List[Dict[str, Any]], name: str, type: Any) -> Any:
         """`None` if the values do not have this type, or any type in common."""
+        values = [row.get(name) for row in rows]
         if type == self._json:
             values = [None if value is None else json.dumps(value) for value in values]
         try:

@@ -63,10 +63,7 @@ class Checkpoint:
 
     def protect(self, written_file: str) -> None:
         """
-        # Parameters
-
-        written_file : `str`
-            What has been written: the output, or the lines that become the output.
+        Looks at the output, or at the lines that become the output.
 
         # Raises
 
