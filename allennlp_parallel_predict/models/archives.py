@@ -14,10 +14,11 @@ import zlib
 from typing import Any, Dict, Optional, Union
 
 from allennlp.common.checks import ConfigurationError
+from allennlp.common.params import Params
 from allennlp.models.archival import CONFIG_NAME, Archive, get_weights_path, load_archive
 from allennlp.predictors.predictor import Predictor
 
-from allennlp_parallel_predict.common.errors import user_error_context
+from allennlp_parallel_predict.common.errors import explain, user_error_context
 from allennlp_parallel_predict.models.extraction import unpacked
 from allennlp_parallel_predict.models.weights import check_weights, trusted
 
@@ -92,7 +93,17 @@ def _load(
         if not weights_file and not os.path.exists(weights):
             raise FileNotFoundError("there are no weights in it")
         check_weights(weights)
-        with trusted():
-            return load_archive(
-                folder, cuda_device=cuda_device, overrides=overrides, weights_file=weights_file
-            )
+        try:
+            with trusted():
+                return load_archive(
+                    folder, cuda_device=cuda_device, overrides=overrides, weights_file=weights_file
+                )
+        except (AttributeError, TypeError) as error:
+            config = Params.from_file(os.path.join(folder, CONFIG_NAME), overrides)
+            for name, kinds in (("dataset_reader", Params), ("model", (Params, str))):
+                if not isinstance(config.get(name), kinds):
+                    problem = (
+                        f"{name} must be an object with a type, but it is {config.get(name)!r}"
+                    )
+                    explain(error, f"cannot load the archive {archive_file}: {problem}")
+            raise

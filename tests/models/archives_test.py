@@ -129,6 +129,14 @@ class TestBroken:
 
         assert "cannot load the archive" in explanation_of(rebuilt(place, change))
 
+    @pytest.mark.parametrize("overrides", ['{"dataset_reader": "faulty"}', '{"model": null}'])
+    def test_a_section_of_the_wrong_kind(self, place, overrides):
+        with pytest.raises((AttributeError, TypeError)) as caught:
+            load_predictor(str(place / "faulty.tar.gz"), "faulty", overrides=overrides)
+        (section, value), *_ = json.loads(overrides).items()
+        message = f"faulty.tar.gz: {section} must be an object with a type, but it is {value!r}"
+        assert message in caught.value.explanation
+
     def test_weights_that_do_not_fit(self, place):
         def change(members):
             file = io.BytesIO()
