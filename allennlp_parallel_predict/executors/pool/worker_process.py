@@ -69,10 +69,11 @@ class WorkerProcess:
 
     def poll(self) -> Optional[int]:
         """The exit status, negative for a signal, or `None` while the process lives."""
-        if self._status is None:
-            if _has_ended(self.pid):
-                # Before the process is reaped: after that, its number may be another's.
-                _signal_group(self.pid, signal.SIGKILL)
+        has_ended = self._status is None and _has_ended(self.pid)
+        if has_ended:
+            # Before the process is reaped: after that, its number may be another's.
+            _signal_group(self.pid, signal.SIGKILL)
+        if has_ended is not False:
             self._status = self._child.poll() if self._child is not None else _reap(self.pid)
         return self._status
 
@@ -92,14 +93,14 @@ class WorkerProcess:
         return self._status
 
 
-def _has_ended(pid: int) -> bool:
-    """Whether a process waits to be reaped."""
+def _has_ended(pid: int) -> Optional[bool]:
+    """Whether a process waits to be reaped; `None` if that cannot be known."""
     if not hasattr(os, "waitid"):  # macOS before Python 3.13
-        return False
+        return None
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
-        return False
+        return None
 
 
 def _signal_group(leader: int, number: int) -> bool:

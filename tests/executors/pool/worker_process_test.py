@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from allennlp.predictors import Predictor
 
@@ -127,3 +128,19 @@ def test_what_it_has_started_ends_with_it(start):
             break
         time.sleep(0.01)
     assert time.monotonic() < deadline
+
+
+def lives(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="macOS before Python 3.13")
+def test_also_if_it_ends_between_the_two_system_calls_of_a_look(start):
+    """Which some of these do."""
+    children = []
+    for _ in range(60):
+        process = start("sleep 100 & echo $!")
+        children.append(int(process._child.stdout.readline()))
+        while process.poll() is None:
+            pass
+    wait_until(lambda: not any(map(lives, children)))
