@@ -100,10 +100,9 @@ def _load(
                 )
         except (AttributeError, TypeError) as error:
             config = Params.from_file(os.path.join(folder, CONFIG_NAME), overrides)
-            for name, kinds in (("dataset_reader", Params), ("model", (Params, str))):
-                if not isinstance(config.get(name), kinds):
-                    problem = (
-                        f"{name} must be an object with a type, but it is {config.get(name)!r}"
-                    )
-                    explain(error, f"cannot load the archive {archive_file}: {problem}")
+            kinds: Dict[str, Any] = {"dataset_reader": Params, "model": (Params, str)}
+            for name, kind in kinds.items():
+                if not isinstance(config.get(name), kind):
+                    found = f"{name} must be an object with a type, but it is {config.get(name)!r}"
+                    explain(error, f"cannot load the archive {archive_file}: {found}")
             raise
