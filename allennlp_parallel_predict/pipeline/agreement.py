@@ -10,7 +10,8 @@ from allennlp.predictors import Predictor
 from allennlp_parallel_predict.common.differences import Differences
 from allennlp_parallel_predict.common.errors import SettingsError, shown
 from allennlp_parallel_predict.common.messages import OnError, Precision, WorkerOptions
-from allennlp_parallel_predict.common.recorder import Recorder, recording
+from allennlp_parallel_predict.common.recorder import Recorder, in_stage, recording
+from allennlp_parallel_predict.common.stages import COMPARING
 from allennlp_parallel_predict.data.limits import sample
 from allennlp_parallel_predict.data.sources import Source, reads_once
 from allennlp_parallel_predict.executors.base import Executor
@@ -50,14 +51,6 @@ class Agreement:
             text += f", {of['failed']:,} inputs fail that do not in fp32 ({self._error})"
         return f"{text}; measured on {of['inputs']:,} inputs"
 
-    def check(self, least: float) -> None:
-        """Raises a `SettingsError` if too few labels are as in fp32."""
-        if self.figures["labels"] < least:
-            raise SettingsError(
-                f"{self}. precision_min_agreement asks for {least:.2%}: choose another precision "
-                "or, if this is good enough, a lower precision_min_agreement. Nothing was written."
-            )
-
 
 def check_sample(settings: Settings, input_file: str) -> None:
     """Whether the input of a run can be read before it, if it has to be."""
@@ -69,9 +62,32 @@ def check_sample(settings: Settings, input_file: str) -> None:
         )
 
 
-def measure_agreement(
-    predictor: Predictor, source: Source, settings: Settings
-) -> Optional[Agreement]:
+@in_stage(COMPARING)
+def compare_precision(
+    predictor: Predictor, source: Source, settings: Settings, figures: Dict[str, Any]
+) -> str:
+    """
+    Says how far the precision of a run agrees with fp32, and adds that to the figures of the run.
+
+    # Raises
+
+    `SettingsError`
+        If too few labels are as in fp32.
+    """
+    agreement = _measured(predictor, source, settings)
+    if agreement is None:
+        return f"{settings.precision.value}: agreement with fp32 was not measured"
+    figures["agreement"] = agreement.figures
+    least = settings.precision_min_agreement
+    if agreement.figures["labels"] < least:
+        raise SettingsError(
+            f"{agreement}. precision_min_agreement asks for {least:.2%}: choose another precision "
+            "or, if this is good enough, a lower precision_min_agreement. Nothing was written."
+        )
+    return str(agreement)
+
+
+def _measured(predictor: Predictor, source: Source, settings: Settings) -> Optional[Agreement]:
     """Predicts a sample twice, by one worker each; `None` if the sample is empty."""
     inputs = sample(source, settings.precision_sample) if settings.precision_sample else []
     # Complete outputs, whatever is written of them.

@@ -10,7 +10,7 @@ from allennlp.predictors import Predictor
 from allennlp_parallel_predict.common.errors import Interrupted, SettingsError
 from allennlp_parallel_predict.common.messages import OnError, Precision, WorkerOptions
 from allennlp_parallel_predict.common.recorder import current, stage
-from allennlp_parallel_predict.common.stages import COMPARING, ENDING, LOADING, STARTING_WORKERS
+from allennlp_parallel_predict.common.stages import ENDING, LOADING, STARTING_WORKERS
 from allennlp_parallel_predict.data.deduplication import DeduplicatedBatching
 from allennlp_parallel_predict.data.files import OutputFile, close_all, is_regular, open_outputs
 from allennlp_parallel_predict.data.formats import format_by_name, open_source
@@ -27,7 +27,7 @@ from allennlp_parallel_predict.data.sources import (
 from allennlp_parallel_predict.models.archives import load_predictor, parse_predictor_args
 from allennlp_parallel_predict.models.gpus import check_gpus
 from allennlp_parallel_predict.models.state import InputCounters
-from allennlp_parallel_predict.pipeline.agreement import check_sample, measure_agreement
+from allennlp_parallel_predict.pipeline.agreement import check_sample, compare_precision
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.pipeline import Pipeline
@@ -174,18 +174,9 @@ class PredictRun:
         )
 
     def _compare_precision(self, predictor: Predictor) -> None:
-        """Ends the run, before anything is written, if too little is as in fp32."""
-        settings = self._settings
-        if settings.precision == Precision.FP32:
-            return
-        with stage(COMPARING):
+        if self._settings.precision != Precision.FP32:
             source = self._source(predictor, *self._bounds(predictor))
-            agreement = measure_agreement(predictor, source, settings)
-        self._agreement = f"{settings.precision.value}: agreement with fp32 was not measured"
-        if agreement is not None:
-            self._agreement = str(agreement)
-            self.figures["agreement"] = agreement.figures
-            agreement.check(settings.precision_min_agreement)
+            self._agreement = compare_precision(predictor, source, self._settings, self.figures)
 
     def _open(self, predictor: Predictor) -> Tuple[Sink, Source]:
         """Makes the output this run's, and the source of its inputs."""
