@@ -1,11 +1,13 @@
 """Parquet outputs: the rules by which lines become a table, and runs that are interrupted."""
 
+import errno
 import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pyarrow
 import pytest
@@ -216,6 +218,26 @@ class TestInterruptedAndResumed:
         assert job.lines_of(job.errors) == calm[1]
         assert not lines.exists() and not job.checkpoint.exists()
         assert "already complete" in job.resume().stderr
+
+    def test_while_the_lines_of_a_stateful_model_are_converted(self, tmp_path, monkeypatch):
+        """Nothing is left to predict, so the state that is lost is not needed."""
+        archive = faulty_archive(tmp_path, keeps_state=True)
+
+        def full(*names):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(parquet_output, "os", SimpleNamespace(**{**vars(os), "rename": full}))
+            ran = predict(archive, tmp_path, numbered(9), status=1)
+        last = f"cannot write {tmp_path}/out.parquet: {os.strerror(errno.ENOSPC)}"
+        assert ran.stderr.splitlines()[-1].endswith(last)
+        assert sorted(path.name for path in tmp_path.glob("out*")) == [
+            *("out.parquet.checkpoint", "out.parquet.lines")
+        ]
+        ran = predict(archive, tmp_path, numbered(9), "--resume")
+        found = [row["seen"] for row in rows(tmp_path / "out.parquet") if row["n"] is not None]
+        assert found == list(range(1, 10))
+        assert [path.name for path in tmp_path.glob("out*")] == ["out.parquet"]
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_fault_at_every_call(self, tmp_path, kind):
