@@ -29,9 +29,9 @@ from allennlp_parallel_predict.accelerate.finished_beams import decode_live_beam
 from allennlp_parallel_predict.accelerate.operation_batching import (
     GROUP_SIZE,
     OperationBatcher,
-    layers_to_share,
 )
 from allennlp_parallel_predict.accelerate.padding import skip_padding  # noqa: E402
+from allennlp_parallel_predict.accelerate.shared_layers import layers_to_share  # noqa: E402
 from benchmarks import measure, report, workloads  # noqa: E402
 from benchmarks.contestants import Contestant, common  # noqa: E402
 from benchmarks.workloads import CACHE, ROOT, Workload  # noqa: E402

@@ -14,99 +14,23 @@ import sys
 import threading
 from collections import deque
 from queue import SimpleQueue
-from types import FunctionType, MethodType
-from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequence, Set
+from typing import Any, Callable, Deque, Dict, Iterable, List, Optional, Sequence
 
 import torch
-from allennlp.common import Registrable
-from allennlp.data import Vocabulary
-from allennlp.predictors import Predictor
 from torch import Tensor
 from torch.nn import Linear
 
-from allennlp_parallel_predict.accelerate.padding import different_layers, is_known, layer_trial
-from allennlp_parallel_predict.accelerate.row_invariance import (
-    KNOWN_PACKAGES,
-    EquivalenceClasses,
-    is_row_by_row,
-    is_watched,
-)
+from allennlp_parallel_predict.accelerate.padding import different_layers, layer_trial
+from allennlp_parallel_predict.accelerate.row_invariance import EquivalenceClasses, is_watched
 
 GROUP_SIZE = 8
 """The lines that are predicted at once. Twice as many bring 2 % more."""
 _MOST_ROWS = 128
 """Of longer lines, little of the time is spent on the weights."""
-_LARGE = 1000
-"""A list or dictionary with more than that holds data."""
-_METHODS = ("load_line", "predict_json", "predict_instance", "dump_line")
-_SMALLEST = 100_000
-"""The weights of a layer, on average, with which it is worth to wait for others."""
 _PART = 8
 """Products have a multiple of so many rows, so that not too many sizes have to be tried."""
 _USUAL = 64
 """The size of a product whose first row is computed as most rows are."""
-
-
-def layers_to_share(predictor: Predictor, is_asked_for: bool = False) -> List[Linear]:
-    """
-    # Parameters
-
-    predictor : `Predictor`
-        The predictor, before anything in it is changed.
-    is_asked_for : `bool`, optional (default = `False`)
-        Whether it is known that lines can be predicted so. Else all code has to be AllenNLP's, as
-        other code may keep something of a line while it predicts another, or be at home in one
-        thread; and the layers have to be large enough to be worth it.
-
-    # Returns
-
-    `List[Linear]`
-        The layers through which lines may pass together; none if lines have to be predicted one
-        after the other, or if there is nothing to be gained.
-    """
-    model = predictor._model
-    if not is_asked_for and not _is_known_code(predictor):
-        return []
-    transformers = filter(is_known, model.modules())
-    layers = {part: None for parent in transformers for part in parent.modules()}
-    linears = [layer for layer in layers if type(layer) is Linear and layer.weight.device == _CPU]
-    is_worth_it = sum(linear.weight.numel() for linear in linears) >= _SMALLEST * len(linears)
-    return linears if is_asked_for or is_worth_it else []
-
-
-def _is_known_code(predictor: Predictor) -> bool:
-    model = predictor._model
-    methods = [
-        getattr(predictor, name).__func__ for name in _METHODS if _is_method(predictor, name)
-    ]
-    if len(methods) < len(_METHODS) or is_watched(*model.modules()):
-        return False
-    return _is_known([predictor, *methods], set()) and is_row_by_row(model, *KNOWN_PACKAGES)
-
-
-def _is_method(predictor: Predictor, name: str) -> bool:
-    return isinstance(getattr(predictor, name), MethodType)
-
-
-def _is_known(part: Any, seen: Set[int]) -> bool:
-    """Whether AllenNLP's code is all that there is in a predictor, reader, tokenizer, ..."""
-    if isinstance(part, (dict, list, tuple)):
-        parts = list(part.values() if isinstance(part, dict) else part)
-        return len(parts) > _LARGE or all(_is_known(each, seen) for each in parts)
-    is_function = isinstance(part, FunctionType)
-    package = (part if is_function else type(part)).__module__.split(".")[0]
-    if package not in KNOWN_PACKAGES:
-        return not (is_function or isinstance(part, Registrable))
-    is_data = isinstance(part, (torch.nn.Module, Vocabulary)) or package == "transformers"
-    if is_data or id(part) in seen:
-        return True
-    seen.add(id(part))
-    return _is_known(list(getattr(part, "__dict__", {}).values()), seen)
-
-
-def usable_group_size(predictor: Predictor, is_asked_for: bool = False) -> int:
-    """The batches of one line that are worth predicting at once; see `layers_to_share`."""
-    return GROUP_SIZE if layers_to_share(predictor, is_asked_for) else 1
 
 
 class OperationBatcher:
@@ -337,6 +261,3 @@ class _GemmPlan:
         if count not in self._kinds.tried:
             self._kinds.run(count, self._new_trial)
         return self._kinds.tried[count]
-
-
-_CPU = torch.device("cpu")

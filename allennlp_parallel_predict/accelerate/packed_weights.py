@@ -137,7 +137,8 @@ class _Packed:
         self._module = module
         self._packed = weights
         self._trials = trials
-        self._shape = tuple(weight.shape for weight in _weights(module))
+        shapes = tuple(weight.shape for weight in _weights(module))
+        self._kind = type(self), shapes, module.bias is None
         self._fewest_rows = _ROWS_PER_PART * max(len(weight.parts) for weight in weights)
         self._versions = self._versions_now()
 
@@ -160,8 +161,7 @@ class _Packed:
             return False
         # The kernels compute some rows at once, and those that remain in another way. 16 is a
         # multiple of all such numbers.
-        size = (rows.bit_length(), rows % 16, inputs.dim())
-        key = (type(self), self._shape, self._module.bias is None, size)
+        key = (self._kind, rows.bit_length(), rows % 16, inputs.dim())
         if key not in self._trials:
             samples = self._samples(inputs, torch.Generator().manual_seed(0))
             expected, found = self._plain(*samples), self._compute(*samples)
@@ -193,6 +193,8 @@ class _PackedLinear(_Packed):
 class _PackedLSTMCell(_Packed):
     def __call__(self, input: Tensor, hx: Optional[Tuple[Tensor, Tensor]] = None) -> Any:
         if hx is None or input.dim() != 2 or not self._can_compute(input):
+            return self._plain(input, hx)
+        if self._trials is not None and not hx[0].is_contiguous():
             return self._plain(input, hx)
         return self._compute(input, hx)
 

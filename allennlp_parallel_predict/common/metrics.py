@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence
 
-from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.extras import import_extra
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """The upper bounds of a histogram's buckets, as the Prometheus libraries have them."""
@@ -78,23 +78,15 @@ class MetricsRegistry:
     """
 
     def __init__(self, read: Callable[[], Metrics]) -> None:
-        try:
-            import prometheus_client
-            from prometheus_client import metrics_core
-        except ImportError as error:
-            raise SettingsError(
-                "metrics need prometheus_client: "
-                'pip install "allennlp-parallel-predict[metrics]"'
-            ) from error
-        self._client, self._core = prometheus_client, metrics_core
+        self._client = import_extra("prometheus_client", "metrics", "a MetricsRegistry")
         self._read = read
-        self._registry = prometheus_client.CollectorRegistry()
+        self._registry = self._client.CollectorRegistry()
         self._registry.register(self)
-        self.content_type: str = prometheus_client.CONTENT_TYPE_LATEST
+        self.content_type: str = self._client.CONTENT_TYPE_LATEST
 
     def collect(self) -> Iterator[Any]:
         """The metric families, as `prometheus_client` asks a collector for them."""
-        now, core = self._read(), self._core
+        now, core = self._read(), self._client.metrics_core
         for name, text, value in (
             ("lines", "Inputs that are finished, failures included.", now.lines),
             ("failures", "Inputs that failed.", now.failures),

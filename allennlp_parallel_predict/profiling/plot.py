@@ -8,6 +8,7 @@ import io
 from typing import Any, Dict, Iterable, List, Sequence
 
 from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.extras import import_extra
 from allennlp_parallel_predict.common.stages import (
     PARENT_STAGES,
     WAITING,
@@ -40,12 +41,7 @@ def check_plot(path: str) -> None:
     """
     if not path.endswith(_FORMATS):
         raise SettingsError(f"--profile-plot draws {', '.join(_FORMATS)} files, not {path}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise SettingsError(
-            "--profile-plot needs matplotlib: pip install 'allennlp-parallel-predict[plot]'"
-        ) from error
+    import_extra("matplotlib", "plot", "--profile-plot")
 
 
 def plot(profile: RunProfile, report: Report, path: str) -> None:

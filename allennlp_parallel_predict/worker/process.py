@@ -26,11 +26,9 @@ from typing import (
 import torch
 from allennlp.predictors import Predictor
 
-from allennlp_parallel_predict.accelerate.operation_batching import (
-    OperationBatcher,
-    layers_to_share,
-)
+from allennlp_parallel_predict.accelerate.operation_batching import OperationBatcher
 from allennlp_parallel_predict.accelerate.predictor import tune_predictor
+from allennlp_parallel_predict.accelerate.shared_layers import layers_to_share
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, WorkerOptions
 from allennlp_parallel_predict.common.recorder import Recorder, in_stage, recording, stage

@@ -68,6 +68,18 @@ def test_a_cell_gives_the_same_but_for_last_digits(bias):
         torch.testing.assert_close(cell[0](inputs), from_nothing)
 
 
+def test_a_hidden_state_of_another_layout_is_left_to_torch_where_bits_count(monkeypatch):
+    monkeypatch.setattr(packed_weights, "_pays", lambda exact: True)
+    cell = torch.nn.Sequential(LSTMCell(12, 20))
+    inputs, state = torch.randn(6, 12), (torch.randn(20, 6).t(), torch.randn(6, 20))
+    with torch.no_grad():
+        expected = cell[0](inputs, state)
+        pack(cell, exact=True)
+        monkeypatch.setattr(packed_weights._Packed, "_gives_same_bits", lambda *args: True)
+        monkeypatch.setattr(packed_weights._PackedLSTMCell, "_compute", None)
+        assert all(map(torch.equal, cell[0](inputs, state), expected))
+
+
 def test_rows_are_used_as_they_lie_in_memory(layers):
     inputs = torch.randn(40, 9).t()
     with torch.no_grad():

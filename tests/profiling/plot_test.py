@@ -1,6 +1,5 @@
 """The timeline as a picture."""
 
-import builtins
 import sys
 
 import pytest
@@ -24,14 +23,6 @@ def test_the_plot(ran, tmp_path, ending):
 def test_the_plot_needs_matplotlib_and_a_known_format(monkeypatch):
     with pytest.raises(SettingsError, match=".png, .svg, .html files, not x.gif"):
         check_plot("x.gif")
-    imports = builtins.__import__
-
-    def without_matplotlib(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return imports(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_matplotlib)
-    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(SettingsError, match=r"pip install .*\[plot\]"):
         check_plot("x.png")

@@ -24,7 +24,8 @@ from typing import Iterator, List, Optional
 from allennlp.predictors import Predictor
 from overrides import overrides
 
-from allennlp_parallel_predict.accelerate.operation_batching import usable_group_size
+from allennlp_parallel_predict.accelerate.operation_batching import GROUP_SIZE
+from allennlp_parallel_predict.accelerate.shared_layers import layers_to_share
 from allennlp_parallel_predict.common import machine
 from allennlp_parallel_predict.common.errors import check_at_least
 from allennlp_parallel_predict.common.messages import BatchResult, WorkerOptions
@@ -110,10 +111,9 @@ class ProcessPoolExecutor(SupervisedExecutor):
         self, predictor: Predictor, options: WorkerOptions, preserve_order: bool = True
     ) -> None:
         self._begin(predictor, options, preserve_order)
-        self._group_size = 1
-        if self._may_group(predictor, options):
-            is_asked_for = bool(self._operation_batching)
-            self._group_size = usable_group_size(predictor, is_asked_for)
+        may_group = self._may_group(predictor, options)
+        layers = may_group and layers_to_share(predictor, bool(self._operation_batching))
+        self._group_size = GROUP_SIZE if layers else 1
         self._launcher.prepare(predictor, options._replace(group_size=self._group_size))
         self._start_pool()
 
