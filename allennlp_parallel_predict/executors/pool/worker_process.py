@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
 from typing import Optional, Sequence
 
@@ -80,10 +81,8 @@ class WorkerProcess:
     def signal(self, number: int) -> None:
         """Signals the process, and those that it has started."""
         if self.poll() is None and not _signal_group(self.pid, number):
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(self.pid, number)  # it does not lead its group yet
-            except ProcessLookupError:
-                pass
 
     def wait(self, seconds: float) -> Optional[int]:
         """Waits for the end, not longer than `seconds`."""
