@@ -322,3 +322,15 @@ class TestErrors:
         with ParallelPredictor(lambda: predictor_of(Printing), settings_of()) as predictor:
             predictor.predict_json({"n": 3})
         assert capsys.readouterr().out == "seen 3\n"
+
+
+@pytest.mark.timeout(120)
+def test_a_model_computes_in_the_precision_of_the_settings():
+    found = {}
+    for precision in ("fp32", "bf16"):
+        settings = {"precision": precision}
+        with ParallelPredictor.from_path(ARCHIVE, num_workers=1, settings=settings) as predictor:
+            outputs = predictor.predict_stream(WORDS[:8], batch_size=8)
+            found[precision] = [output["class_log_probabilities"][0] for output in outputs]
+    differences = [abs(a - b) for a, b in zip(found["fp32"], found["bf16"])]
+    assert len(differences) == 8 and 1e-5 < max(differences) < 0.5
