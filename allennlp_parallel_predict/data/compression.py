@@ -31,7 +31,7 @@ def compression_of(path: str) -> Optional[Callable[..., Any]]:
     openers: Dict[bytes, Callable[..., Any]] = {
         b"\x1f\x8b": gzip.open,
         b"\xfd7zXZ\0": lzma.open,
-        b"\x28\xb5\x2f\xfd": _open_zstd,
+        b"\x28\xb5\x2f\xfd": open_zstd,
     }
     for magic, opener in openers.items():
         if start.startswith(magic):
@@ -55,7 +55,8 @@ def open_text(path: str, newline: Optional[str] = None) -> TextIO:
     )
 
 
-def _open_zstd(path: str, mode: str, **text: Any) -> TextIO:
+def open_zstd(path: str, mode: str, **text: Any) -> TextIO:
+    """Opens a file of Zstandard frames as text."""
     return io.TextIOWrapper(io.BufferedReader(_ZstdReader(open(path, "rb")), _BLOCK), **text)
 
 

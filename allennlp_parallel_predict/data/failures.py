@@ -3,7 +3,7 @@
 import hashlib
 import json
 from itertools import islice
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, TextIO
+from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, TextIO, Tuple
 
 from overrides import overrides
 
@@ -23,9 +23,9 @@ class FailedInput(NamedTuple):
     """A hash of the line that is in its place in the output, if there is one."""
 
 
-def read_failures(errors_file: str) -> Dict[int, FailedInput]:
+def read_failures(file: BinaryIO) -> Dict[int, FailedInput]:
     """
-    The failures that an `--errors-file` lists, by line number.
+    The failures that an `--errors-file` lists, by line number. The file stays open.
 
     # Raises
 
@@ -33,17 +33,16 @@ def read_failures(errors_file: str) -> Dict[int, FailedInput]:
         If it is no such file.
     """
     failures: Dict[int, FailedInput] = {}
-    with open(errors_file, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line)
-                place = placeholder(record["line"], record["type"], record["message"])
-                failures[record["line"]] = FailedInput(_hash(record["input"]), _hash(place))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise ResumeError(
-                    f"{errors_file} is no file of errors: its line {number} is none that "
-                    "--errors-file writes"
-                )
+    for number, line in enumerate(file, start=1):
+        try:
+            record = json.loads(line)
+            place = placeholder(record["line"], record["type"], record["message"])
+            failures[record["line"]] = FailedInput(_hash(record["input"]), _hash(place))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ResumeError(
+                f"{file.name} is no file of errors: its line {number} is none that "
+                "--errors-file writes"
+            )
     return failures
 
 
@@ -97,40 +96,37 @@ class FailedSource(Source):
         return len(self._failures)
 
 
-def has_placeholders(lines: TextIO, failures: Dict[int, FailedInput]) -> bool:
+def count_lines(lines: TextIO, failures: Dict[int, FailedInput]) -> Tuple[int, int]:
     """
-    Whether each failure has its place in an output, or none has.
+    How many lines an output has, and how many of them are placeholders for these failures.
 
     # Raises
 
     `ResumeError`
-        If only some have: the output and the errors are not of one run.
+        If only some failures have one: the output and the errors are not of one run.
     """
     wanted = {failure.placeholder for failure in failures.values()}
-    found = sum(line.startswith('{"error": ') and _hash(line) in wanted for line in lines)
+    count = found = 0
+    for count, line in enumerate(lines, start=1):
+        found += line.startswith('{"error": ') and _hash(line) in wanted
     if found not in (0, len(failures)):
         raise ResumeError(
             f"the output has placeholders for {found} of the {len(failures)} inputs that failed: "
             "give the files of one run"
         )
-    return found > 0
+    return count, found
 
 
 def merge(
     lines: TextIO,
-    source: FailedSource,
+    places: List[int],
     failures: Dict[int, FailedInput],
     results: Iterator[str],
     replaces: bool,
 ) -> Iterator[str]:
     """
     The output with the results of the inputs that failed: instead of their placeholders, if it
-    `replaces` these, or else where they belong.
-
-    # Raises
-
-    `ResumeError`
-        If it cannot be said where that is.
+    `replaces` these, or else at their places among inputs of which each has one line.
     """
     if replaces:
         wanted = {failure.placeholder for failure in failures.values()}
@@ -139,20 +135,11 @@ def merge(
             yield next(results) if is_place else line
         return
     written = 0
-    for failed, place in enumerate(source.places):
-        for line in islice(lines, place - failed - written):
-            written += 1
-            yield line
+    for failed, place in enumerate(places):
+        yield from islice(lines, place - failed - written)
+        written = place - failed
         yield next(results)
-    for line in lines:
-        written += 1
-        yield line
-    if written != source.inputs - len(source.places):
-        raise ResumeError(
-            f"it cannot be said where the results belong: the output has {written:,} lines for "
-            f"{source.inputs - len(source.places):,} inputs that did not fail. Use --on-error "
-            "placeholder for outputs of another number of lines than inputs"
-        )
+    yield from lines
 
 
 def _hash(text: Any) -> bytes:

@@ -46,20 +46,27 @@ def format_by_name(input_file: str, predictor: Predictor) -> str:
     begins so. `allennlp predict` reads all files as lines, so this must not be one that it could
     read.
     """
+    table = table_by_name(input_file)
+    if table == LINES:
+        return LINES
+    if getattr(predictor.load_line, "__func__", None) is not Predictor.load_line:
+        return LINES
+    if is_parquet(input_file):
+        return PARQUET
+    first = next((item.value for item in LineSource(input_file) if item is not None), "{")
+    return LINES if first.lstrip().startswith("{") else table
+
+
+def table_by_name(input_file: str) -> str:
+    """What kind of table an input may be; `LINES` for one that is none."""
     if reads_once(input_file):
         return LINES
     root, suffix = os.path.splitext(urlparse(input_file).path)
     if suffix in _COMPRESSED:
         suffix = os.path.splitext(root)[1]
-    has_magic = is_parquet(input_file)
-    if not has_magic and suffix[1:] not in (*_DELIMITERS, PARQUET):
-        return LINES
-    if getattr(predictor.load_line, "__func__", None) is not Predictor.load_line:
-        return LINES
-    if has_magic:
-        return PARQUET
-    first = next((item.value for item in LineSource(input_file) if item is not None), "{")
-    return LINES if first.lstrip().startswith("{") else suffix[1:]
+    if suffix[1:] in (*_DELIMITERS, PARQUET):
+        return suffix[1:]
+    return PARQUET if is_parquet(input_file) else LINES
 
 
 def open_source(input_file: str, format: Format, start: Tuple[int, int] = (0, 0)) -> Source:

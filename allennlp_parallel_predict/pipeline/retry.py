@@ -1,30 +1,42 @@
 """Predicts what failed in a complete run again, and puts the results in their places: `--retry`."""
 
+import collections
 import contextlib
+import gzip
 import os
 import shutil
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, TextIO, Tuple
 
 from allennlp.predictors import Predictor
 from overrides import overrides
 
-from allennlp_parallel_predict.common.errors import ModelStateError, ResumeError
+from allennlp_parallel_predict.accelerate.fast_json import is_default_dump_line
+from allennlp_parallel_predict.common.errors import (
+    ModelStateError,
+    ResumeError,
+    user_error_context,
+)
 from allennlp_parallel_predict.common.messages import OnError
-from allennlp_parallel_predict.data.compression import open_text
+from allennlp_parallel_predict.data.compression import READ_ERRORS, open_zstd
 from allennlp_parallel_predict.data.failures import (
     FailedInput,
     FailedSource,
-    has_placeholders,
+    count_lines,
     merge,
     read_failures,
 )
 from allennlp_parallel_predict.data.files import OutputFile, sync_folder
+from allennlp_parallel_predict.data.formats import LINES, open_source, table_by_name
+from allennlp_parallel_predict.data.limits import LimitedSource
+from allennlp_parallel_predict.data.output_formats import GZ, ZST, output_format
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch, singles
 from allennlp_parallel_predict.data.sinks import OutputPosition, Sink
 from allennlp_parallel_predict.data.sources import Source
 from allennlp_parallel_predict.models.state import InputCounters
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
+
+_USE_PLACEHOLDER = "Use --on-error placeholder for such outputs"
 
 
 class RetryRun(PredictRun):
@@ -35,24 +47,49 @@ class RetryRun(PredictRun):
     """
 
     _failures: Dict[int, FailedInput]
-    _source_of_failed: FailedSource
+    _places: Optional[List[int]] = None
+    """The positions of the failures among all inputs, when they have been looked for."""
     _sink: "_ResultSink"
+
+    @overrides
+    def _open_and_run(self) -> int:
+        # All are closed at the end: closing a file, also one that was only read, gives its lock up.
+        with contextlib.ExitStack() as self._held:
+            self._held.callback(OutputFile(self._errors_path).close)
+            failures = super()._open_and_run()
+        return failures
 
     @overrides
     def _is_complete(self) -> bool:
         config = self._config
         Checkpoint(self._path, config.identity(self._settings)).protect(self._path)
         self._end_interrupted()
-        self._failures = read_failures(self._errors_path)
-        if self._failures:
-            with self._old_output() as lines:
-                self._replaces = has_placeholders(lines, self._failures)
-            written_with = OnError.PLACEHOLDER if self._replaces else OnError.SKIP
-            if self._settings.on_error not in (OnError.RAISE, written_with):
-                raise ResumeError(
-                    f"the output was written with --on-error {written_with}: give that"
-                )
-        return not self._failures
+        self._failures = read_failures(self._held.enter_context(open(self._errors_path, "rb")))
+        if not self._failures:
+            return True
+        with user_error_context("cannot read the output file", *READ_ERRORS):
+            self._lines, found = count_lines(self._old_output(), self._failures)
+        self._replaces = found > 0
+        written_with = OnError.PLACEHOLDER if self._replaces else OnError.SKIP
+        if self._settings.on_error not in (OnError.RAISE, written_with):
+            raise ResumeError(f"the output was written with --on-error {written_with}: give that")
+        table = config.input_format or table_by_name(config.input_file)
+        if not config.use_dataset_reader and (config.input_format or table == LINES):
+            # Otherwise the predictor has to be asked how the input is read.
+            self._find(open_source(config.input_file, config.format(table)))
+        return False
+
+    def _find(self, source: Source) -> None:
+        """Checks that the failures are inputs, and that their places in the output are known."""
+        limit = self._config.limit
+        failed = FailedSource(LimitedSource(source, limit) if limit else source, self._failures)
+        collections.deque(failed, maxlen=0)
+        self._places, others = failed.places, failed.inputs - len(failed.places)
+        if not self._replaces and self._lines != others:
+            raise ResumeError(
+                f"it cannot be said where the results belong: the output has {self._lines:,} lines "
+                f"for {others:,} inputs that did not fail. {_USE_PLACEHOLDER}"
+            )
 
     @property
     def _path(self) -> str:
@@ -62,8 +99,15 @@ class RetryRun(PredictRun):
     def _errors_path(self) -> str:
         return os.path.realpath(str(self._config.retry))
 
-    def _old_output(self) -> Any:
-        return contextlib.closing(open_text(self._path, newline="\n"))
+    def _old_output(self) -> TextIO:
+        format = output_format(self._config.output_format, self._config.output_file)
+        openers: Dict[str, Callable[..., Any]] = {GZ: gzip.open, ZST: open_zstd}
+        file: TextIO = self._held.enter_context(
+            openers.get(format, open)(
+                self._path, mode="rt", encoding="UTF-8", errors="surrogateescape", newline="\n"
+            )
+        )
+        return file
 
     def _end_interrupted(self) -> None:
         """Does what an interrupted retry has left to do, or removes what it has left."""
@@ -113,8 +157,14 @@ class RetryRun(PredictRun):
                 "--retry: this predictor numbers its inputs, so that single ones cannot be "
                 "predicted again"
             )
+        if not (self._replaces or self._config.join or is_default_dump_line(predictor)):
+            raise ResumeError(
+                "it cannot be said where the results belong: this predictor has a dump_line of its "
+                f"own, which may write other than one line for an input. {_USE_PLACEHOLDER}"
+            )
         source = self._source(predictor, OutputPosition(), self._config.limit)
-        self._source_of_failed = FailedSource(source, self._failures)
+        if self._places is None:
+            self._find(source)
         results, errors = map(OutputFile, self._working_files())
         self._sink = _ResultSink(
             results,
@@ -122,15 +172,15 @@ class RetryRun(PredictRun):
             print_to_console=not self._config.silent,
             on_error=self._settings.on_error,
         )
-        return self._sink, self._source_of_failed
+        return self._sink, FailedSource(source, self._failures)
 
     def _write_merged(self) -> None:
         file = self._config.output_class(f"{self._path}.retry")
-        with contextlib.closing(file), self._old_output() as lines:
+        assert self._places is not None
+        with contextlib.closing(file):
             file.begin()
-            results = self._results()
-            source = self._source_of_failed
-            for text in merge(lines, source, self._failures, results, self._replaces):
+            lines, results = self._old_output(), self._results()
+            for text in merge(lines, self._places, self._failures, results, self._replaces):
                 file.write(text.encode("UTF-8", "surrogateescape"))
             file.end_part()
             file.sync()

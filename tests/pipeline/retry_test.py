@@ -7,7 +7,10 @@ import signal
 
 import pytest
 
+from allennlp.predictors import Predictor
+
 from allennlp_parallel_predict.pipeline import retry
+from tests.fixtures.faulty_predictors import FaultyPredictor
 from tests.support.faults import (
     as_line,
     command,
@@ -61,10 +64,13 @@ def on_error(request):
     return request.param
 
 
+OWN_DUMP_LINE = FaultyPredictor.dump_line
+
+
 @pytest.fixture(autouse=True)
 def one_line_each(monkeypatch):
-    """Outputs of two lines are for the test that says so."""
-    monkeypatch.setattr("tests.fixtures.faulty_predictors.EXTRA_LINES", False)
+    """Outputs of no line, or of two, are for the tests that say so."""
+    monkeypatch.setattr(FaultyPredictor, "dump_line", Predictor.dump_line)
 
 
 def test_the_output_is_that_of_a_run_without_a_failure(archive, tmp_path, on_error):
@@ -105,7 +111,7 @@ def test_compressed_output(archive, tmp_path, on_error):
 
 def test_outputs_of_several_lines(archive, tmp_path, monkeypatch):
     """By their placeholders the places are known, else they are not."""
-    monkeypatch.setattr("tests.fixtures.faulty_predictors.EXTRA_LINES", True)
+    monkeypatch.setattr(FaultyPredictor, "dump_line", OWN_DUMP_LINE)
     (tmp_path / "p").mkdir()
     files = Files(archive, tmp_path / "p", "placeholder")
     files.retry()
@@ -115,6 +121,51 @@ def test_outputs_of_several_lines(archive, tmp_path, monkeypatch):
     ran = files.retry(status=1)
     assert "it cannot be said where the results belong" in ran.stderr.splitlines()[-1]
     assert (files.contents(), files.leftover()) == (before, [])
+
+
+def test_outputs_that_only_seem_to_be_of_one_line(archive, tmp_path, monkeypatch):
+    """There are as many lines as inputs, as one has none and one has two."""
+    monkeypatch.setattr(FaultyPredictor, "dump_line", OWN_DUMP_LINE)
+    files = Files(archive, tmp_path, "skip")
+    lines = files.output.read_text().splitlines(keepends=True)
+    assert len(lines) > 33
+    files.output.write_text("".join(lines[:33]))  # 40 inputs, of which 7 failed
+    before = files.contents()
+    ran = files.retry(status=1)
+    assert "has a dump_line of its own" in ran.stderr.splitlines()[-1]
+    assert (files.contents(), files.leftover()) == (before, [])
+
+
+def test_plain_lines_whatever_their_name(archive, tmp_path, on_error):
+    files = Files(archive, tmp_path, on_error, "--output-file", tmp_path / "out.gz")
+    files.output = tmp_path / "out.gz"
+    files.retry()
+    assert files.output.read_text() == expected(range(40))
+    ran = files.run("--output-format", "gz", "--retry", tmp_path / "errors")
+    assert "nothing to do" in ran.stderr
+
+
+def test_another_run_meanwhile(archive, tmp_path):
+    """The files stay those of the first as long as it goes on, also when it has read them."""
+    files = Files(archive, tmp_path, "skip")
+    slow = {"n": 3, "do": "sleep", "seconds": 1000, "once": str(tmp_path / "sleeps")}
+    for path, encode in ((files.input, str), (files.errors, json.dumps)):
+        old, new = encode(files.lines[3].rstrip()), encode(json.dumps(slow))
+        path.write_text(path.read_text().replace(old, new))
+    (tmp_path / "second").mkdir()
+    flags = [*files.flags, "--silent"]
+    retrying = [*flags, "--retry", files.errors, *settings(executor_num_workers=1)]
+    with command(archive, files.input, *retrying, folder=tmp_path) as first:
+        wait_until(lambda: (tmp_path / "sleeps").exists())
+        others = ["--retry", files.errors], ["--overwrite"]
+        for other in (*others, ["--output-file", tmp_path / "x", "--errors-file", files.errors]):
+            more = [*flags, *other]
+            with command(archive, files.input, *more, folder=tmp_path / "second") as second:
+                assert second.wait() == 1
+            assert "is being written by another run" in second.stderr.splitlines()[-1]
+        first.workers()[0].kill()  # the input is tried again, and then does not sleep
+        assert first.wait() == 0, first.stderr
+    assert files.output.read_text() == expected(range(40))
 
 
 def test_raise_and_interrupts_change_nothing(archive, tmp_path, on_error):
@@ -181,7 +232,11 @@ def test_what_another_run_wrote_since_stays(archive, tmp_path):
 class TestRefused:
     @pytest.fixture(scope="class")
     def files(self, archive, tmp_path_factory):
-        return Files(archive, tmp_path_factory.mktemp("refused"), "skip")
+        """With an archive that cannot be loaded: all of this is said before."""
+        files = Files(archive, tmp_path_factory.mktemp("refused"), "skip")
+        files.archive = files.folder / "damaged.tar.gz"
+        files.archive.write_bytes(b"damaged")
+        return files
 
     def check(self, files, message, *flags, on_error="skip"):
         before = files.contents()
