@@ -1,7 +1,6 @@
-"""Inputs that failed, and where their results belong; the command is tested with --retry."""
+"""The list of failures, and where their results belong. `pipeline/retry_test.py` runs all of it."""
 
 import io
-import json
 
 import pytest
 
@@ -13,59 +12,62 @@ from allennlp_parallel_predict.data.failures import (
     read_failures,
 )
 from allennlp_parallel_predict.data.sinks import placeholder
-from allennlp_parallel_predict.data.sources import LineSource
+from tests.support.faults import ListSource, as_line
 
-FAILED = (2, 3, 6)
-"""Of the inputs on lines 1 to 6."""
+
+def failure(line, text):
+    return {"line": line, "input": text, "type": "ValueError", "message": f"no {text}"}
 
 
 @pytest.fixture
-def place(tmp_path):
-    (tmp_path / "in").write_text("".join(f"input {n}\n" for n in range(1, 7)))
-    records = [{"line": n, "input": f"input {n}", "type": "T", "message": "m"} for n in FAILED]
-    (tmp_path / "errors").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return tmp_path
+def failures(tmp_path):
+    path = tmp_path / "errors"
+    path.write_text("".join(map(as_line, [failure(2, "b"), failure(4, "\ud800")])))
+    return read_failures(str(path))
 
 
-def merged(place, lines, replaces):
-    failures = read_failures(str(place / "errors"))
-    source = FailedSource(LineSource(str(place / "in")), failures)
-    results = [item.value.upper() for item in source]
-    text = merge(io.StringIO("".join(lines)), source, failures, iter(results), replaces)
-    return list(text)
+def place(line, text):
+    return placeholder(line, "ValueError", f"no {text}")
 
 
-def outputs(instead):
-    return [instead(n) if n in FAILED else f"output {n}\n" for n in range(1, 7)]
+def test_only_what_failed_is_left_of_a_source(failures):
+    source = FailedSource(ListSource(["a", "b", "c", "\ud800", "e"]), failures)
+    assert [tuple(item) for item in source] == [(0, 2, "b\n"), (1, 4, "\ud800\n")]
+    assert (source.places, source.inputs, source.total()) == ([1, 3], 5, 2)
 
 
-def test_only_what_failed_is_read(place):
-    source = FailedSource(LineSource(str(place / "in")), read_failures(str(place / "errors")))
-    items = [(item.position, item.line_number, item.value) for item in source]
-    assert items == [(0, 2, "input 2\n"), (1, 3, "input 3\n"), (2, 6, "input 6\n")]
-    assert (source.places, source.total(), source.inputs) == ([1, 2, 5], 3, 6)
+@pytest.mark.parametrize("inputs", [["a", "b", "c", "d"], ["a", "b", "c"]])
+def test_another_input_is_refused(failures, inputs):
+    with pytest.raises(ResumeError):
+        list(FailedSource(ListSource(inputs), failures))
 
 
-def test_results_come_where_they_belong(place):
-    expected = outputs(lambda n: f"INPUT {n}\n")
-    places = outputs(lambda n: placeholder(n, "T", "m"))
-    failures = read_failures(str(place / "errors"))
-    assert has_placeholders(io.StringIO("".join(places)), failures)
-    assert merged(place, places, replaces=True) == expected
-    without = outputs(lambda n: "")
-    assert not has_placeholders(io.StringIO("".join(without)), failures)
-    assert merged(place, without, replaces=False) == expected
+@pytest.mark.parametrize(
+    "lines, merged",
+    [
+        (["A\n", place(2, "b"), "C\n", place(4, "\ud800"), "E\n"], "ABCDE"),
+        (["A\n", "C\n", "E\n"], "ABCDE"),
+        # What has the form of another placeholder is an output.
+        ([place(1, "a"), place(2, "b"), "C\n", place(4, "\ud800"), "E\n"], "*BCDE"),
+    ],
+)
+def test_results_are_put_in_their_places(failures, lines, merged):
+    source = FailedSource(ListSource(["a", "b", "c", "\ud800", "e"]), failures)
+    assert len(list(source)) == 2
+    replaces = has_placeholders(io.StringIO("".join(lines)), failures)
+    results = iter(["B\n", "D\n"])
+    found = "".join(merge(iter(lines), source, failures, results, replaces))
+    assert found.replace(place(1, "a"), "*\n") == "".join(f"{letter}\n" for letter in merged)
 
 
-def test_files_of_different_runs(place):
-    some = outputs(lambda n: placeholder(n, "T", "m") if n == 3 else "")
-    with pytest.raises(ResumeError, match="placeholders for 1 of the 3"):
-        has_placeholders(io.StringIO("".join(some)), read_failures(str(place / "errors")))
-    with pytest.raises(ResumeError, match="has 4 lines for 3 inputs"):
-        merged(place, [*outputs(lambda n: ""), "more\n"], replaces=False)
-    (place / "in").write_text("other\n" * 6)
-    with pytest.raises(ResumeError, match="input line 2 is not what failed"):
-        merged(place, [], replaces=True)
-    (place / "errors").write_text("{}\n")
-    with pytest.raises(ResumeError, match="its line 1 is none that"):
-        read_failures(str(place / "errors"))
+def test_a_part_of_the_placeholders_is_refused(failures):
+    with pytest.raises(ResumeError, match="placeholders for 1 of the 2"):
+        has_placeholders(io.StringIO(place(2, "b")), failures)
+
+
+@pytest.mark.parametrize("lines", [["A\n"], ["A\n", "C\n", "E\n", "F\n"]])
+def test_another_number_of_lines_is_refused(failures, lines):
+    source = FailedSource(ListSource(["a", "b", "c", "\ud800", "e"]), failures)
+    assert len(list(source)) == 2
+    with pytest.raises(ResumeError, match="where the results belong"):
+        list(merge(iter(lines), source, failures, iter(["B\n", "D\n"]), False))
