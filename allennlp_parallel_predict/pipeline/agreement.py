@@ -66,14 +66,7 @@ def check_sample(settings: Settings, input_file: str) -> None:
 def compare_precision(
     predictor: Predictor, source: Source, settings: Settings, figures: Dict[str, Any]
 ) -> str:
-    """
-    Says how far the precision of a run agrees with fp32, and adds that to the figures of the run.
-
-    # Raises
-
-    `SettingsError`
-        If too few labels are as in fp32.
-    """
+    """Says how far a precision agrees with fp32; raises a `SettingsError` if it is too little."""
     agreement = _measured(predictor, source, settings)
     if agreement is None:
         return f"{settings.precision.value}: agreement with fp32 was not measured"
