@@ -16,7 +16,6 @@ import enum
 import os
 import sys
 import threading
-import time
 import weakref
 from collections import deque
 from concurrent.futures import Future
@@ -28,7 +27,9 @@ from allennlp_parallel_predict.api.request_queue import (
     DynamicBatcher,
     QueueSettings,
     Request,
+    batch_of,
     resolve,
+    result_only,
 )
 from allennlp_parallel_predict.api.statistics import Counts, Statistics
 from allennlp_parallel_predict.common.errors import PredictorClosed, QueueFull, WorkerDied
@@ -39,10 +40,8 @@ from allennlp_parallel_predict.executors.base import Executor, fill
 _PATIENCE = 5.0
 """Seconds that the interpreter's exit waits for the workers' end."""
 _MAX_STARTS = 5
-"""
-Starts of a pool whose workers then die without finishing a batch, and pools that one request may
-have been in. Workers are also killed from outside, which is no reason to give either up at once.
-"""
+"""Starts of a pool whose workers then die without finishing a batch, and pools that one request may
+have been in. Workers are also killed from outside, which is no reason to give up at once."""
 
 
 class State(enum.IntEnum):
@@ -79,13 +78,13 @@ class Dispatcher:
         options: WorkerOptions = WorkerOptions(OnError.SKIP),
     ) -> None:
         self.executor = executor
-        self.started: "Future[None]" = _result_only()
+        self.started: "Future[None]" = result_only()
         """Done when the workers are started, or with the error that prevented it."""
-        self.ended: "Future[None]" = _result_only()
+        self.ended: "Future[None]" = result_only()
         """Done when there are no more workers."""
         self._load = load
         self._options = options._replace(exact=options.exact and queue.max_batch_size == 1)
-        self._max_waiting = queue.max_waiting
+        self._max_waiting = sys.maxsize if queue.max_waiting is None else queue.max_waiting
         self._pid = os.getpid()
         # The garbage collector may call `kill` in a thread that has the lock.
         self._lock = threading.RLock()
@@ -103,7 +102,6 @@ class Dispatcher:
         self._starts = 0
         self._restarts_before = 0
         self._counts = Counts()
-        self._is_woken = False
         self._wakeup = WakeUp()
         # A daemon, so that it can still work while the interpreter waits for the other threads.
         self._thread = threading.Thread(target=self._run, name="parallel-predict", daemon=True)
@@ -127,18 +125,15 @@ class Dispatcher:
         with self._lock:
             if self._state > State.OPEN:
                 raise PredictorClosed(str(self._end_reason)) from self._end_reason
-            if request.is_limited and self._is_full(count):
-                raise QueueFull(f"{self._waiting_inputs} inputs wait for a worker already")
-            self._waiting_inputs += count
+            waiting = self._waiting_inputs
+            # If none waits, it is let in whatever its size: there has to be a time for it.
+            if request.is_limited and waiting and waiting + count > self._max_waiting:
+                raise QueueFull(f"{waiting} inputs wait for a worker already")
+            self._waiting_inputs = waiting + count
             self._inbox.append(request)
         request.future.add_done_callback(lambda future: self._after_cancel(future, request))
-        self._wake()
+        self._wakeup.set()
         return request.future
-
-    def _is_full(self, count: int) -> bool:
-        if self._max_waiting is None or not self._waiting_inputs:
-            return False  # whatever its size, there has to be a time at which a call is let in
-        return self._waiting_inputs + count > self._max_waiting
 
     def _after_cancel(self, future: "Future[List[Any]]", request: Request) -> None:
         if future.cancelled():
@@ -151,7 +146,7 @@ class Dispatcher:
         if not request.future.done() and not request.future.cancel():
             with self._lock:
                 self._abandoned.append(request)
-            self._wake()
+            self._wakeup.set()
 
     def close(self) -> None:
         """Lets the thread finish everything that was submitted, and end. Does not wait for it."""
@@ -167,7 +162,7 @@ class Dispatcher:
     def _advance(self, state: State) -> None:
         with self._lock:
             self._state = max(self._state, state)
-        self._wake()
+        self._wakeup.set()
 
     def statistics(self) -> Statistics:
         workers = restarts = 0
@@ -175,11 +170,6 @@ class Dispatcher:
             workers, restarts, _ = self.executor.counts()
         restarts += self._restarts_before
         return self._counts.statistics(workers, restarts, self._waiting_inputs, len(self._in_work))
-
-    def _wake(self) -> None:
-        if not self._is_woken:
-            self._is_woken = True
-            self._wakeup.set()
 
     # Methods of the dispatcher's thread.
 
@@ -189,7 +179,8 @@ class Dispatcher:
             with self.executor.preparing():
                 self._predictor = self._load()
                 del self._load
-                self._start()
+                # Requests wait here, where they are gathered into batches and can be cancelled.
+                self.executor.start(self._predictor, self._options, preserve_order=False)
             resolve(self.started)
             self._serve()
             if self._state is State.CLOSING:
@@ -201,10 +192,6 @@ class Dispatcher:
         finally:
             self._end(reason)
 
-    def _start(self) -> None:
-        # Requests wait here, where they are gathered into batches and can be cancelled.
-        self.executor.start(self._predictor, self._options, preserve_order=False)
-
     def _serve(self) -> None:
         while self._state < State.KILLED:
             timeout = self._fill()
@@ -215,8 +202,7 @@ class Dispatcher:
             except WorkerDied as error:
                 self._start_over(error)
                 continue
-            for result in results:
-                self._finished.append((result, self._in_work.pop(result.number)))
+            self._finished.extend((result, self._in_work.pop(result.number)) for result in results)
             # Workers get their next batches before the results are unpacked, which may take long.
             self._fill()
             while self._finished:
@@ -239,13 +225,10 @@ class Dispatcher:
             with self._lock:
                 self._waiting_inputs += sum(len(request.values) for request in again)
         self._in_work.clear()
-        self._start()
+        self.executor.start(self._predictor, self._options, preserve_order=False)
 
     def _fill(self) -> Optional[float]:
-        """
-        Submits batches as long as there is room; returns the seconds after which there may be
-        another although nothing has happened.
-        """
+        """Submits batches; returns the seconds after which there may be another in any case."""
         self._open_inbox()
         return None if fill(self.executor, self._next_batch) else self._queue.patience
 
@@ -257,10 +240,16 @@ class Dispatcher:
             if wanted or not requests:
                 return self._batch_of(wanted) if wanted else None
 
+    def _batch_of(self, requests: List[Request]) -> Batch:
+        batch = batch_of(self._next_number, requests)
+        self._next_number += 1
+        self._in_work[batch.number] = requests
+        with self._lock:
+            self._waiting_inputs -= len(batch.values)
+        return batch
+
     def _open_inbox(self) -> None:
-        self._wakeup.clear()
-        # Only now: a request that comes from here on wakes the thread again.
-        self._is_woken = False
+        self._wakeup.clear()  # a request that comes from here on wakes the thread again
         while self._inbox:
             self._queue.add(self._inbox.popleft())
         with self._lock:
@@ -270,20 +259,6 @@ class Dispatcher:
             if request.batch_number in self._in_work:
                 offsets = range(request.offset, request.offset + len(request.values))
                 self.executor.abandon(request.batch_number, offsets)
-
-    def _batch_of(self, requests: List[Request]) -> Batch:
-        number, self._next_number = self._next_number, self._next_number + 1
-        values: List[bytes] = []
-        now = time.monotonic()
-        for request in requests:
-            request.batch_number, request.offset = number, len(values)
-            request.submitted_at = now
-            values += request.values
-        with self._lock:
-            self._waiting_inputs -= len(values)
-        lines = requests[0].line_numbers if len(requests) == 1 else range(1, len(values) + 1)
-        self._in_work[number] = requests
-        return Batch(number, requests[0].kind, values, range(len(values)), lines)
 
     def _finish(self, result: BatchResult, requests: List[Request]) -> None:
         try:
@@ -323,10 +298,3 @@ def _end_all() -> None:
         dispatcher.kill()
     for dispatcher in dispatchers:
         dispatcher._thread.join(_PATIENCE)
-
-
-def _result_only() -> "Future[None]":
-    """A future that nobody who waits for it can cancel."""
-    future: "Future[None]" = Future()
-    future.set_running_or_notify_cancel()
-    return future

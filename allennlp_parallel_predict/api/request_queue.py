@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Deque, List, Optional, Sequence
 
 from allennlp_parallel_predict.common.errors import check_at_least
-from allennlp_parallel_predict.common.messages import BatchKind, BatchResult
+from allennlp_parallel_predict.common.messages import Batch, BatchKind, BatchResult
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +173,25 @@ class DynamicBatcher:
         self._to_merge.clear()
         self._others.clear()
         return requests
+
+
+def batch_of(number: int, requests: List[Request]) -> Batch:
+    """The inputs of requests as one batch, in which each request knows its place from now on."""
+    values: List[bytes] = []
+    now = time.monotonic()
+    for request in requests:
+        request.batch_number, request.offset = number, len(values)
+        request.submitted_at = now
+        values += request.values
+    lines = requests[0].line_numbers if len(requests) == 1 else range(1, len(values) + 1)
+    return Batch(number, requests[0].kind, values, range(len(values)), lines)
+
+
+def result_only() -> "Future[None]":
+    """A future that nobody who waits for it can cancel."""
+    future: "Future[None]" = Future()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 def resolve(

@@ -13,6 +13,7 @@ class WakeUp:
         self._receiver, self._sender = socket.socketpair()
         self._receiver.setblocking(False)
         self._sender.setblocking(False)
+        self._is_set = False
 
     def fileno(self) -> int:
         """What to wait for."""
@@ -20,10 +21,13 @@ class WakeUp:
 
     def set(self) -> None:
         """Ends the wait, or the next one. Does nothing after `close`."""
+        if self._is_set:
+            return
+        self._is_set = True
         try:
             self._sender.send(b"!")
         except OSError:
-            pass  # it is set many times already, or nobody waits any more
+            pass  # nobody waits any more
 
     def clear(self) -> None:
         """Before looking at what there is: whoever calls `set` from here on ends the next wait."""
@@ -31,6 +35,7 @@ class WakeUp:
             self._receiver.recv(4096)
         except BlockingIOError:
             pass
+        self._is_set = False  # not before: `set` in between would be read here, and be lost
 
     def close(self) -> None:
         self._sender.close()
