@@ -136,6 +136,21 @@ def test_outputs_that_only_seem_to_be_of_one_line(archive, tmp_path, monkeypatch
     assert (files.contents(), files.leftover()) == (before, [])
 
 
+def test_identical_lines(archive, tmp_path, on_error):
+    """Of those that failed together, each gets its result."""
+    files = Files(archive, tmp_path, on_error)
+    files.input.write_text("".join(files.lines * 2))
+    for once in tmp_path.glob("once*"):
+        once.unlink()
+    files.flags.append("--deduplicate")
+    files.run("--errors-file", files.errors, status=3)
+    assert len(files.errors.read_text().splitlines()) == 2 * len(FAILING)
+    ran = files.retry("--summary", tmp_path / "summary")
+    assert "7 identical to others" in ran.stderr
+    assert json.loads((tmp_path / "summary").read_text())["deduplicated"] == 7
+    assert files.output.read_text() == expected([*range(40)] * 2)
+
+
 def test_plain_lines_whatever_their_name(archive, tmp_path, on_error):
     files = Files(archive, tmp_path, on_error, "--output-file", tmp_path / "out.gz")
     files.output = tmp_path / "out.gz"
