@@ -50,8 +50,8 @@ def trials_are_free(monkeypatch):
 
 
 @pytest.fixture
-def predictor(archive):
-    predictor = Predictor.from_archive(load_archive(archive("transformer_classifier")))
+def predictor(archives):
+    predictor = Predictor.from_archive(load_archive(archives("transformer_classifier")))
     torch.manual_seed(3)
     for parameter in predictor._model.parameters():
         parameter.data += torch.randn_like(parameter) / 4  # as it is, all texts are alike to it

@@ -26,11 +26,6 @@ from tests.support.small_runs import KINDS, FaultyOS, Killed, Place, QuickOS
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
-
-
 def table_of(folder, lines):
     file = ConvertedFile(str(folder / "out"), pyarrow)
     file.begin()

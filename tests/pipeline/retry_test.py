@@ -25,11 +25,6 @@ pytestmark = pytest.mark.timeout(120)
 FAILING = (0, 3, 4, 17, 18, 19, 39)
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    return faulty_archive(tmp_path_factory.mktemp("archive"))
-
-
 class Files:
     """A run of which some inputs failed; the fault of each is there once, or for good."""
 
