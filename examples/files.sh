@@ -32,3 +32,10 @@ wc -l < from_parquet.jsonl
 predict words.jsonl --output-file table.parquet --output-format auto
 python -c 'from pyarrow import parquet
 print(parquet.read_metadata("table.parquet").num_rows)'
+
+# Several inputs: an output for each, which are together what one output for all is.
+split -l 20 words.jsonl part-
+predict 'part-*' --output-dir parts
+predict 'part-*' --output-file whole.jsonl
+cat parts/part-aa.jsonl parts/part-ab.jsonl | cmp - whole.jsonl
+wc -l < whole.jsonl

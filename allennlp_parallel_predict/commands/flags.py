@@ -7,6 +7,16 @@ from allennlp_parallel_predict.data.formats import FORMATS
 from allennlp_parallel_predict.data.output_formats import OUTPUT_FORMATS
 
 
+def allow_several_inputs(parser: argparse.ArgumentParser) -> None:
+    """Lets the input of `predict` be several, or a pattern."""
+    (action,) = (action for action in parser._actions if action.dest == "input_file")
+    action.nargs = "+"
+    action.help = (
+        "path to or url of the input file; or several, or patterns such as 'part-*.jsonl', with "
+        "--output-dir or --output-file"
+    )
+
+
 def add_run_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
@@ -107,6 +117,11 @@ def add_input_flags(group: argparse._ArgumentGroup) -> None:
 
 def add_output_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    add(
+        "--output-dir",
+        metavar="DIR",
+        help="write an output for each input, of the same name, into this folder",
+    )
     add(
         "--keep-input",
         action="store_true",

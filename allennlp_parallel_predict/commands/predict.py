@@ -21,6 +21,7 @@ from allennlp_parallel_predict.commands.flags import (
     add_monitoring_flags,
     add_output_flags,
     add_run_flags,
+    allow_several_inputs,
 )
 from allennlp_parallel_predict.commands.help import improve_help
 from allennlp_parallel_predict.commands.user_errors import print_user_errors
@@ -28,6 +29,7 @@ from allennlp_parallel_predict.common.errors import Interrupted, OutputClosed
 from allennlp_parallel_predict.common.logs import only_warnings
 from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.dry_run import DryRun
+from allennlp_parallel_predict.pipeline.inputs import expand_patterns
 from allennlp_parallel_predict.pipeline.retry import RetryRun
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
 from allennlp_parallel_predict.pipeline.signals import Interrupts
@@ -73,6 +75,7 @@ class ParallelPredict(Predict):
         subparser.description = (
             "Run the specified model against a JSON-lines input file, in several processes."
         )
+        allow_several_inputs(subparser)
         subparser._optionals.title = "flags of allennlp predict, which mean the same here"
         ours = subparser.add_argument_group("flags of parallel-predict")
         add_run_flags(ours)
@@ -109,7 +112,8 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _config(args: argparse.Namespace) -> RunConfig:
-    flags = vars(args)
+    flags = dict(vars(args))
+    flags["input_file"], *flags["more_inputs"] = expand_patterns(args.input_file)
     names = [field.name for field in dataclasses.fields(RunConfig)]
     return RunConfig(**{name: flags[name] for name in names if name in flags})
 

@@ -84,6 +84,8 @@ class Batch(NamedTuple):
     line_numbers: Sequence[int]
     ends_window: bool = True
     """No later batch holds an input from before the end of this one: a run may resume here."""
+    input_file: Optional[str] = None
+    """Where the inputs are from, if there are several files."""
 
     def to_message(self) -> Tuple[int, str, List[Any], Optional[int]]:
         """What a worker has to know; of the positions only the first, if the others follow it."""
@@ -113,9 +115,17 @@ class Batch(NamedTuple):
         lines = sorted(self.line_numbers)
         noun = "input line" if self.kind.returns_text else "input"
         if len(lines) == 1:
-            return f"{noun} {lines[0]}"
+            return f"{noun} {lines[0]}{self.of_file}"
         among = "" if lines[-1] - lines[0] < 2 * len(lines) else f"{len(lines)} of "
-        return f"{among}{noun}s {lines[0]}-{lines[-1]}"
+        return f"{among}{noun}s {lines[0]}-{lines[-1]}{self.of_file}"
+
+    def line(self, offset: int) -> str:
+        """Where the input at `offset` is from, for an error message."""
+        return f"input line {self.line_numbers[offset]}{self.of_file}"
+
+    @property
+    def of_file(self) -> str:
+        return "" if self.input_file is None else f" of {self.input_file}"
 
 
 def are_consecutive(positions: Sequence[int]) -> bool:

@@ -36,19 +36,33 @@ class Batching(Configurable):
         self.batch_size = batch_size
 
     def batches(
-        self, inputs: Iterable[Optional[Input]], kind: BatchKind
+        self,
+        inputs: Iterable[Optional[Input]],
+        kind: BatchKind,
+        number: int = 0,
+        input_file: Optional[str] = None,
     ) -> Iterator[Optional[Batch]]:
         """
         Yields batches, and passes on the `None`s by which a source says that nothing is there yet.
+
+        # Parameters
+
+        inputs : `Iterable[Optional[Input]]`
+            The inputs, such as a source.
+        kind : `BatchKind`
+            What they are.
+        number : `int`, optional (default = `0`)
+            That of the first batch.
+        input_file : `str`, optional (default = `None`)
+            Where the inputs are from, if there are several files.
         """
-        number = 0
         for group in self.groups(inputs):
             if group is None:
                 yield None
                 continue
             members, ends_window = group
             block = members if isinstance(members, Block) else to_block(members)
-            yield Batch(number, kind, *block, ends_window)
+            yield Batch(number, kind, *block, ends_window, input_file)
             number += 1
 
     def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:

@@ -39,6 +39,8 @@ class OutputPosition(NamedTuple):
     """The CRC-32 of these bytes."""
     errors_bytes: int = 0
     errors_checksum: int = 0
+    inputs: int = 0
+    """The input files that are finished, of several; `lines` and `positions` are of the next."""
 
     @property
     def results(self) -> int:
@@ -113,6 +115,7 @@ class Sink:
             before.failures + sum(len(run.result.failures) for run in runs),
             *((output.size, output.checksum) if output is not None else (0, 0)),
             *((errors.size, errors.checksum) if errors is not None else (0, 0)),
+            before.inputs,
         )
 
     def _write_outputs(self, outputs: List[Any]) -> None:
@@ -156,17 +159,22 @@ class Sink:
         if self._on_error == OnError.PLACEHOLDER:
             self._write_output(0, placeholder(line_number, **what), None)
         if self._errors is None:
-            logger.warning(
-                "input line %d failed: %s: %s", line_number, what["type"], shown(message)
-            )
+            where = run.batch.line(failure.offset)
+            logger.warning("%s failed: %s: %s", where, what["type"], shown(message))
         else:
             record = {
+                **({"file": run.batch.input_file} if run.batch.input_file else {}),
                 "line": line_number,
                 "input": run.batch.text(failure.offset),
                 **what,
                 "traceback": shortened(failure.error.traceback, _LONGEST_MESSAGE),
             }
             self._errors.write(json.dumps(record).encode() + b"\n")
+
+    def begin_input(self) -> None:
+        """What comes now is from the next of several input files."""
+        inputs = self.written.inputs + 1
+        self.written = self.end_part()._replace(lines=0, positions=0, inputs=inputs)
 
     @in_stage(WRITING)
     def flush(self) -> None:

@@ -7,7 +7,7 @@ from typing import Deque, List, Optional, Sequence
 from allennlp.predictors import Predictor
 from overrides import overrides
 
-from allennlp_parallel_predict.common.errors import SettingsError
+from allennlp_parallel_predict.common.errors import ModelStateError, SettingsError
 from allennlp_parallel_predict.common.messages import Batch, BatchResult, WorkerOptions
 from allennlp_parallel_predict.executors.base import Executor
 from allennlp_parallel_predict.worker.worker import Worker
@@ -37,6 +37,12 @@ class InProcessExecutor(Executor):
     def start(
         self, predictor: Predictor, options: WorkerOptions, preserve_order: bool = True
     ) -> None:
+        if self.state_change is not None:
+            raise ModelStateError(
+                f"what this model predicts depends on the batches that it saw before "
+                f"({self.state_change}), and in this process that state cannot be undone for the "
+                "next input: give the inputs one by one, or use the executor process_pool"
+            )
         self._worker = Worker(predictor, options, failures=Exception)
 
     @overrides

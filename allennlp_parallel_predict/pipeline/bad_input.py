@@ -21,7 +21,7 @@ def explain_input(batch: Batch, offset: int, error: BaseException, traceback: st
     """
     if batch.kind is not BatchKind.LINES or offset >= len(batch.values):
         return None
-    line, where = batch.text(offset), f"input line {batch.line_numbers[offset]}"
+    line, where = batch.text(offset), batch.line(offset)
     about = f"{shown(repr(line), 100)} ({type(error).__name__}: {shown(_message(error))})"
     if line.startswith(MAGIC) and isinstance(error, (UnicodeDecodeError, json.JSONDecodeError)):
         return (

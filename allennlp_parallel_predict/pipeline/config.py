@@ -1,16 +1,10 @@
 """What one run of the command was asked for."""
 
-import contextlib
 import os
-import re
-import tarfile
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional
 
-from allennlp.common.checks import ConfigurationError
 from allennlp.common.file_utils import cached_path
-from allennlp.models.archival import CONFIG_NAME
-from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.common.errors import (
     ResumeError,
@@ -18,7 +12,7 @@ from allennlp_parallel_predict.common.errors import (
     user_error_context,
 )
 from allennlp_parallel_predict.common.messages import JoinOptions
-from allennlp_parallel_predict.data.files import OutputFile, check_files, is_regular
+from allennlp_parallel_predict.data.files import OutputFile, is_regular
 from allennlp_parallel_predict.data.columns import parse_map
 from allennlp_parallel_predict.data.formats import CSV, PARQUET, TSV, Format, open_source
 from allennlp_parallel_predict.data.output_formats import output_class, output_format
@@ -28,9 +22,6 @@ from allennlp_parallel_predict.data.sharding import Shard
 from allennlp_parallel_predict.data.sources import STDIN, reads_once
 from allennlp_parallel_predict.pipeline.checkpoint import Identity
 from allennlp_parallel_predict.settings import Settings
-
-_NAMED_IN_FULL = re.compile(r"""["']?type["']?\s*:\s*["'][^"']*\.""")
-"""A class like `library.models.Tagger`: its import may register a predictor."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +61,8 @@ class RunConfig:
     overwrite: bool = False
     summary: Optional[str] = None
     metrics: Optional[str] = None
+    more_inputs: List[str] = field(default_factory=list)
+    output_dir: Optional[str] = None
     quiet: bool = False
     profile: Optional[str] = None
     profile_trace: Optional[str] = None
@@ -77,8 +70,16 @@ class RunConfig:
     parallel_config: Optional[str] = None
 
     @property
+    def input_files(self) -> List[str]:
+        return [self.input_file, *self.more_inputs]
+
+    @property
+    def writes_no_file(self) -> bool:
+        return not self.output_file and not self.output_dir
+
+    @property
     def writes_nothing(self) -> bool:
-        return self.silent and not self.output_file
+        return self.silent and self.writes_no_file
 
     @property
     def output_class(self) -> Callable[[str], OutputFile]:
@@ -103,22 +104,11 @@ class RunConfig:
         fields = None if self.output_fields is None else self.output_fields.split(",")
         return JoinOptions(self.keep_input, self.id_field, fields)
 
-    def check(self) -> None:
-        """Finds what can be found before the archive is loaded, which may take minutes."""
-        self._check_flags()
-        if self.dry_run:
-            self._check_dry_run()
-        if self.retry is not None:
-            self._check_retry(self.retry)
-        self._check_what_is_read_twice()
-        check_files(self._files_written(), self._files_read())
-        self._check_archive()
-        self._check_input()
-
-    def _check_flags(self) -> None:
+    def check_flags(self) -> None:
+        """Whether the flags go together."""
         if self.resume and self.overwrite:
             raise SettingsError("give --resume or --overwrite, not both")
-        if self.output_format is not None and not self.output_file:
+        if self.output_format is not None and self.writes_no_file:
             raise SettingsError("--output-format needs an --output-file")
         self.output_class  # needs a library, perhaps
         if self._output_format == PARQUET and not is_regular(str(self.output_file)):
@@ -146,7 +136,12 @@ class RunConfig:
                     f"{flag} must be names with commas between them, but it is {names!r}"
                 )
 
-    def _check_what_is_read_twice(self) -> None:
+    def check_what_is_read_twice(self) -> None:
+        """Whether the input can be read as often as the flags need."""
+        if self.dry_run:
+            self._check_dry_run()
+        if self.retry is not None:
+            self._check_retry(self.retry)
         if self.shard is not None:
             Shard.parse(self.shard)
             if reads_once(self.input_file):
@@ -191,27 +186,19 @@ class RunConfig:
     def _input(self) -> str:
         return "the standard input" if self.input_file == STDIN else self.input_file
 
-    def _check_archive(self) -> None:
-        with user_error_context(f"cannot load the archive {self.archive_file}", Exception):
-            path = cached_path(self.archive_file)
-        if self.predictor is None or self.predictor in Predictor.list_available():
-            return
-        if not _NAMED_IN_FULL.search(self.overrides + _config_of(path)):
-            with user_error_context("--predictor", ConfigurationError):
-                Predictor.by_name(self.predictor)
-
-    def _check_input(self) -> None:
+    def check_input(self, input_file: str) -> None:
+        """Whether an input can be read."""
         if self.use_dataset_reader:
             return
-        if reads_once(self.input_file):
+        if reads_once(input_file):
             if self.input_format == PARQUET:
-                open_source(self.input_file, self.format(PARQUET))
+                open_source(input_file, self.format(PARQUET))
             return
-        download = f"cannot download {self.input_file} (for credentials see docs/files.md)"
+        download = f"cannot download {input_file} (for credentials see docs/files.md)"
         try:
             with user_error_context(download, Exception):
                 with user_error_context("cannot read the input file", OSError):
-                    with open(cached_path(self.input_file), "rb"):
+                    with open(cached_path(input_file), "rb"):
                         pass
         except OSError:
             is_table = self._output_format == PARQUET
@@ -219,19 +206,20 @@ class RunConfig:
                 # As after `predict`, the output exists; unlike there, its former content stays.
                 open(self.output_file, "a").close()
             raise
-        name = self.input_format or (PARQUET if is_parquet(self.input_file) else None)
+        name = self.input_format or (PARQUET if is_parquet(input_file) else None)
         if name is not None:
-            next(iter(open_source(self.input_file, self.format(name))), None)
+            next(iter(open_source(input_file, self.format(name))), None)
 
-    def _files_written(self) -> Dict[str, str]:
+    def files_written(self, of: str = "") -> Dict[str, str]:
+        """Those of the run, or of one of its inputs, by names for messages."""
         output, is_table = self.output_file, self._output_format == PARQUET
         has_checkpoint = output is not None and is_regular(output)
         files = {
-            "--output-file": output,
-            "the lines of --output-file": lines_file(output) if output and is_table else None,
-            "--errors-file": self.errors_file,
-            "the checkpoint": f"{output}.checkpoint" if has_checkpoint else None,
-            "the temporary checkpoint": f"{output}.checkpoint.tmp" if has_checkpoint else None,
+            f"--output-file{of}": output,
+            f"the lines of --output-file{of}": lines_file(output) if output and is_table else None,
+            f"--errors-file{of}": self.errors_file,
+            f"the checkpoint{of}": f"{output}.checkpoint" if has_checkpoint else None,
+            f"the temporary checkpoint{of}": f"{output}.checkpoint.tmp" if has_checkpoint else None,
             "--retry": self.retry,
             "--summary": self.summary,
             "--profile": self.profile,
@@ -240,9 +228,10 @@ class RunConfig:
         }
         return {name: path for name, path in files.items() if path}
 
-    def _files_read(self) -> Dict[str, str]:
+    def files_read(self, of: str = "") -> Dict[str, str]:
         files = {
-            "the input": self.input_file,
+            **{f"the input {name}": name for name in self.more_inputs},
+            f"the input {self.input_file}" if of else "the input": self.input_file,
             "the archive": self.archive_file,
             "--weights-file": self.weights_file,
             "--parallel-config": self.parallel_config,
@@ -273,6 +262,7 @@ class RunConfig:
             "shard",
         )
         files = {
+            **{f"input file {n}": name for n, name in enumerate(self.more_inputs, start=2)},
             "input file": self.input_file,
             "archive": self.archive_file,
             "weights file": self.weights_file,
@@ -288,15 +278,3 @@ class RunConfig:
                 **{f"--{flag.replace('_', '-')}": getattr(self, flag) for flag in flags},
             },
         )
-
-
-def _config_of(archive: str) -> str:
-    """The configuration of an archive; of one that is damaged, nothing: loading it will say so."""
-    with contextlib.suppress(OSError, EOFError, tarfile.TarError, KeyError, UnicodeDecodeError):
-        if os.path.isdir(archive):
-            with open(os.path.join(archive, CONFIG_NAME), encoding="utf-8") as file:
-                return file.read()
-        with tarfile.open(archive) as tar:
-            content = tar.extractfile(CONFIG_NAME)
-            return content.read().decode("utf-8") if content is not None else ""
-    return "{type: 'not.known'}"

@@ -2,7 +2,7 @@
 
 import json
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from allennlp_parallel_predict.common.errors import shown
 from allennlp_parallel_predict.common.messages import Batch, OnError
@@ -10,6 +10,7 @@ from allennlp_parallel_predict.data.inputs import to_block
 from allennlp_parallel_predict.data.limits import sample
 from allennlp_parallel_predict.pipeline.progress import clock
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
+from allennlp_parallel_predict.pipeline.run_output import RunOutput
 from allennlp_parallel_predict.pipeline.trial import Trial, mixed_batches, numbered
 
 _SECONDS = 10.0
@@ -22,17 +23,19 @@ class DryRun(PredictRun):
     sample of the input in all of them, and prints what can be expected of the run.
     """
 
-    def _run(self) -> int:
+    def _run(self, outputs: List[RunOutput]) -> int:
         settings, executor = self._settings, self._settings.executor
         started = time.monotonic()
         with executor.preparing():
             predictor = self._load()
-            self._compare_precision(predictor)
-            start, end = self._bounds(predictor)
-            source = self._source(predictor, start, end)
+            for output in outputs:
+                output.open_inputs(predictor, self._settings.batching.span())
+            sources = [source for output in outputs for source in output.sources]
+            source = sources[0]
+            self._compare_precision(predictor, source)
             inputs = sample(source)
             if not inputs:
-                tell(f"there is nothing to predict in {self._config.input_file}")
+                tell(f"there is nothing to predict in {outputs[0].config.input_file}")
                 return 0
             # What fails is counted; the others say how long the run takes.
             options = self._options(source)._replace(on_error=OnError.SKIP, echo_inputs=False)
@@ -47,8 +50,9 @@ class DryRun(PredictRun):
         if self._agreement:
             print(f"{self._agreement}\n")
         print(f"settings:\n{json.dumps(self._used(), indent=2)}\n")
-        total = source.total()
-        self._print_estimate(trial, start_up, None if total is None else total - start.positions)
+        totals = [source.total() for source in sources]
+        left = sum(total or 0 for total in totals) - sum(o.start.positions for o in outputs)
+        self._print_estimate(trial, start_up, None if None in totals else left)
         return self._report_failures(trial)
 
     def _used(self) -> Dict[str, Any]:

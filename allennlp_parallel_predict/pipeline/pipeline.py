@@ -50,6 +50,10 @@ class Pipeline:
         The number of failures that is too many.
     metrics : `RunMetrics`, optional (default = `None`)
         What counts the batches, and is given the time to answer requests.
+    first_number : `int`, optional (default = `0`)
+        That of the first batch: the executor may have had others.
+    input_file : `str`, optional (default = `None`)
+        The name of the input for messages, if there are several.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class Pipeline:
         checkpoint_interval: float = 5.0,
         max_errors: Optional[int] = None,
         metrics: Optional[RunMetrics] = None,
+        first_number: int = 0,
+        input_file: Optional[str] = None,
     ) -> None:
         self._source = source
         self._executor = executor
@@ -76,7 +82,11 @@ class Pipeline:
         self._max_errors = max_errors
         self._metrics = metrics or RunMetrics(executor)
         self._batching = batching
-        self._batches: Iterator[Optional[Batch]] = batching.batches(source, source.kind)
+        self.next_number = first_number
+        """That of the next batch."""
+        self._batches: Iterator[Optional[Batch]] = batching.batches(
+            source, source.kind, first_number, input_file
+        )
         self._order = ReorderBuffer(sink.written.positions)
         self._in_work: Dict[int, Batch] = {}
         self._restart_points: Deque[int] = deque()
@@ -140,6 +150,7 @@ class Pipeline:
             # As in `predict`, what was read before the error is predicted and written.
             self._is_exhausted, self._source_error = True, error
         if batch is not None:
+            self.next_number = batch.number + 1
             self._in_work[batch.number] = batch
             self._metrics.submit(batch)
             if self._checkpoint is not None:
@@ -256,4 +267,4 @@ def _where(batch: Batch, offset: int) -> str:
     if offset >= len(batch.values):
         return f"In {batch.describe()}:"
     text = shown(batch.text(offset))
-    return f"In a worker, at input line {batch.line_numbers[offset]}: {text}"
+    return f"In a worker, at {batch.line(offset)}: {text}"

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 from allennlp.common import Tqdm
 from allennlp.common import logging as common_logging
@@ -32,15 +32,24 @@ class Progress:
         descriptor, or `"auto"`: always unless predictions are printed to the same terminal.
     prints_to_console : `bool`
         Whether predictions are printed to stdout.
-    done : `int`, optional (default = `0`)
-        The inputs that an interrupted run has dealt with.
+    done, failures : `int`, optional (default = `0`)
+        The inputs that an interrupted run has dealt with, and those of them that failed.
     """
 
-    def __init__(self, mode: str, source: Source, prints_to_console: bool, done: int = 0) -> None:
+    def __init__(
+        self,
+        mode: str,
+        sources: Sequence[Source],
+        prints_to_console: bool,
+        done: int = 0,
+        failures: int = 0,
+    ) -> None:
         self._started = time.monotonic()
         self._done_before = done
         self._done = done
-        self._failures = 0
+        self.failures = failures
+        """All in the outputs."""
+        self._done_elsewhere = self._failures_elsewhere = 0
         self._bar: Optional[Any] = None
         self._next_line = float("inf")
         self._total: Optional[int] = None
@@ -51,7 +60,8 @@ class Progress:
         would_mix = not is_log and prints_to_console and sys.stdout.isatty()
         if mode == "never" or (mode == "auto" and would_mix):
             return
-        self._total = source.total()
+        totals = [source.total() for source in sources]
+        self._total = None if None in totals else sum(total or 0 for total in totals)
         if self._is_json:
             self._next_line = self._started
         elif is_log:
@@ -67,13 +77,23 @@ class Progress:
                 dynamic_ncols=True,
             )
 
+    def begin_input(self, done: int, failures: int) -> None:
+        """The next input begins, of which an interrupted run has dealt with so many."""
+        self._done_elsewhere = self._done - done
+        self._failures_elsewhere = self.failures - failures
+
+    def set(self, done: int, failures: int) -> None:
+        """So many of the input are done, and have failed."""
+        self._done = done + self._done_elsewhere
+        self.failures = failures + self._failures_elsewhere
+
     def update(self, done: int, failures: int, executor: Executor) -> None:
-        """Shows how far the run is."""
-        self._failures = failures
-        before, self._done = self._done, done
-        if self._bar is not None and done > before:
+        """Sets how far the run is, and shows it."""
+        before = self._done
+        self.set(done, failures)
+        if self._bar is not None and self._done > before:
             self._bar.set_postfix_str(self._details(executor), refresh=False)
-            self._bar.update(done - before)
+            self._bar.update(self._done - before)
         elif time.monotonic() >= self._next_line:
             interval = JSON_INTERVAL if self._is_json else LOG_INTERVAL
             self._next_line = time.monotonic() + interval
@@ -82,21 +102,20 @@ class Progress:
             else:
                 print(self.line(executor), file=sys.stderr, flush=True)
 
-    def finish(self, done: int, failures: int, executor: Executor) -> Dict[str, Any]:
+    def finish(self, executor: Executor) -> Dict[str, Any]:
         """The figures of the run, which are also the last line of `--progress json`."""
-        self._done, self._failures = done, failures
         if self._is_json:
             self._write_json(executor)
         return {**self._figures(executor), "workers": executor.num_workers}
 
     def _figures(self, executor: Executor) -> Dict[str, Any]:
-        """`lines` are those of this run, `failures` all in the output."""
+        """`lines` are those of this run, `failures` all in the outputs."""
         seconds = time.monotonic() - self._started
         lines = self._done - self._done_before
         counts = executor.counts()
         return {
             "lines": lines,
-            "failures": self._failures,
+            "failures": self.failures,
             "seconds": round(seconds, 3),
             "lines_per_second": round(lines / max(seconds, 1e-9), 3),
             "workers": counts.alive,
@@ -133,8 +152,8 @@ class Progress:
         details = f"workers={counts.alive}"
         if counts.restarts:
             details += f", restarts={counts.restarts}"
-        if self._failures:
-            details += f", failed={self._failures}"
+        if self.failures:
+            details += f", failed={self.failures}"
         return details
 
     def close(self) -> None:
@@ -150,8 +169,8 @@ class Progress:
         text += f"({now['lines_per_second']:,.1f} lines/s), {executor.describe()}"
         if now["restarts"]:
             text += f", {now['restarts']} restarted"
-        if self._failures:
-            text += f", {self._failures:,} failed"
+        if self.failures:
+            text += f", {self.failures:,} failed"
         return text
 
 

@@ -34,7 +34,10 @@ from allennlp_parallel_predict.data.sinks import OutputPosition, Sink
 from allennlp_parallel_predict.data.sources import Source
 from allennlp_parallel_predict.models.state import InputCounters
 from allennlp_parallel_predict.pipeline.checkpoint import Checkpoint
+from allennlp_parallel_predict.pipeline.config import RunConfig
 from allennlp_parallel_predict.pipeline.run import PredictRun, tell
+from allennlp_parallel_predict.pipeline.run_output import RunOutput
+from allennlp_parallel_predict.settings import Settings
 
 _USE_PLACEHOLDER = "Use --on-error placeholder for such outputs"
 
@@ -46,22 +49,52 @@ class RetryRun(PredictRun):
     without `OUTPUT.retry` says that a crash came between the two.
     """
 
+    @overrides
+    def _output(self, config: RunConfig) -> RunOutput:
+        return _RetryOutput(config, self._settings)
+
+    @overrides
+    def _run(self, outputs: List[RunOutput]) -> int:
+        (output,) = outputs
+        assert isinstance(output, _RetryOutput)
+        try:
+            failures = super()._run(outputs)
+            change = self._settings.executor.state_change
+            if change is not None:
+                raise ModelStateError(
+                    f"what this model predicts depends on the batches that it saw before ({change})"
+                    ", so that single inputs cannot be predicted again: start the whole run again"
+                )
+            output.write_merged()
+        except BaseException:
+            output.remove_temporary()
+            raise
+        output.take_places()
+        return failures
+
+
+class _RetryOutput(RunOutput):
+    """The output of the run whose failures are predicted again, and the list of these."""
+
     _failures: Dict[int, FailedInput]
     _places: Optional[List[int]] = None
     """The positions of the failures among all inputs, when they have been looked for."""
-    _sink: "_ResultSink"
+    _results_sink: "_ResultSink"
 
-    @overrides
-    def _open_and_run(self) -> int:
+    def __init__(self, config: RunConfig, settings: Settings) -> None:
+        super().__init__(config, settings)
         # All are closed at the end: closing a file, also one that was only read, gives its lock up.
-        with contextlib.ExitStack() as self._held:
-            self._held.callback(OutputFile(self._errors_path).close)
-            failures = super()._open_and_run()
-        return failures
+        self._held = contextlib.ExitStack()
 
     @overrides
-    def _is_complete(self) -> bool:
-        config = self._config
+    def close(self) -> None:
+        with self._held:
+            super().close()
+
+    @overrides
+    def is_complete(self) -> bool:
+        config = self.config
+        self._held.callback(OutputFile(self._errors_path).close)
         Checkpoint(self._path, config.identity(self._settings)).protect(self._path)
         self._end_interrupted()
         self._failures = read_failures(self._held.enter_context(open(self._errors_path, "rb")))
@@ -81,7 +114,7 @@ class RetryRun(PredictRun):
 
     def _find(self, source: Source) -> None:
         """Checks that the failures are inputs, and that their places in the output are known."""
-        limit = self._config.limit
+        limit = self.config.limit
         failed = FailedSource(LimitedSource(source, limit) if limit else source, self._failures)
         collections.deque(failed, maxlen=0)
         self._places, others = failed.places, failed.inputs - len(failed.places)
@@ -93,14 +126,14 @@ class RetryRun(PredictRun):
 
     @property
     def _path(self) -> str:
-        return os.path.realpath(str(self._config.output_file))  # a link stays one
+        return os.path.realpath(str(self.config.output_file))  # a link stays one
 
     @property
     def _errors_path(self) -> str:
-        return os.path.realpath(str(self._config.retry))
+        return os.path.realpath(str(self.config.retry))
 
     def _old_output(self) -> TextIO:
-        format = output_format(self._config.output_format, self._config.output_file)
+        format = output_format(self.config.output_format, self.config.output_file)
         openers: Dict[str, Callable[..., Any]] = {GZ: gzip.open, ZST: open_zstd}
         file: TextIO = self._held.enter_context(
             openers.get(format, open)(
@@ -117,9 +150,10 @@ class RetryRun(PredictRun):
             if os.stat(self._path).st_mtime_ns <= os.stat(errors).st_mtime_ns:
                 tell(f"ending the retry that was interrupted: {errors} becomes {self._errors_path}")
                 _replace(errors, self._errors_path)
-        self._remove_temporary()
+        self.remove_temporary()
 
-    def _remove_temporary(self) -> None:
+    def remove_temporary(self) -> None:
+        """Removes what this run, or an earlier one, has left beside its files."""
         # In this order, and each for good before the next: see the class.
         for path in (f"{self._errors_path}.retry", f"{self._path}.retry", *self._working_files()):
             if os.path.exists(path):
@@ -129,53 +163,47 @@ class RetryRun(PredictRun):
     def _working_files(self) -> Tuple[str, str]:
         return f"{self._path}.retry.results", f"{self._errors_path}.retry.tmp"
 
-    @overrides
-    def _run(self) -> int:
-        try:
-            failures = super()._run()
-            change = self._settings.executor.state_change
-            if change is not None:
-                raise ModelStateError(
-                    f"what this model predicts depends on the batches that it saw before ({change})"
-                    ", so that single inputs cannot be predicted again: start the whole run again"
-                )
-            self._write_merged()
-        except BaseException:
-            self._remove_temporary()
-            raise
+    def take_places(self) -> None:
+        """Puts the new files in the places of the old ones."""
         results, errors = self._working_files()
         _replace(errors, f"{self._errors_path}.retry")
         _replace(f"{self._path}.retry", self._path)
         _replace(f"{self._errors_path}.retry", self._errors_path)
-        self._remove_temporary()
-        return failures
+        self.remove_temporary()
 
     @overrides
-    def _open(self, predictor: Predictor) -> Tuple[Sink, Source]:
+    def open_inputs(self, predictor: Predictor, span: int) -> None:
         if InputCounters(predictor):
             raise ResumeError(
                 "--retry: this predictor numbers its inputs, so that single ones cannot be "
                 "predicted again"
             )
-        if not (self._replaces or self._config.join or is_default_dump_line(predictor)):
+        if not (self._replaces or self.config.join or is_default_dump_line(predictor)):
             raise ResumeError(
                 "it cannot be said where the results belong: this predictor has a dump_line of its "
                 f"own, which may write other than one line for an input. {_USE_PLACEHOLDER}"
             )
-        source = self._source(predictor, OutputPosition(), self._config.limit)
+        source = self._source(
+            predictor, self.config.input_file, OutputPosition(), self.config.limit
+        )
         if self._places is None:
             self._find(source)
+        self.sources = [FailedSource(source, self._failures)]
+
+    @overrides
+    def _new_sink(self) -> Sink:
         results, errors = map(OutputFile, self._working_files())
-        self._sink = _ResultSink(
+        self._results_sink = _ResultSink(
             results,
             errors,
-            print_to_console=not self._config.silent,
+            print_to_console=not self.config.silent,
             on_error=self._settings.on_error,
         )
-        return self._sink, FailedSource(source, self._failures)
+        return self._results_sink
 
-    def _write_merged(self) -> None:
-        file = self._config.output_class(f"{self._path}.retry")
+    def write_merged(self) -> None:
+        """Writes the new output beside the old one."""
+        file = self.config.output_class(f"{self._path}.retry")
         assert self._places is not None
         with contextlib.closing(file):
             file.begin()
@@ -192,7 +220,7 @@ class RetryRun(PredictRun):
 
     def _results(self) -> Iterator[str]:
         with open(self._working_files()[0], "rb") as results:
-            for size in self._sink.sizes:
+            for size in self._results_sink.sizes:
                 yield results.read(size).decode("UTF-8", "surrogateescape")
 
 

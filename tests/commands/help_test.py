@@ -79,7 +79,17 @@ def test_the_main_command_shows_it_too(capsys):
     assert "--bugdet (did you mean --budget?)" in written
 
 
-def test_an_argument_too_many_is_named(command, capsys):
+@pytest.mark.parametrize("name", ["c.json", "d.json"])
+def test_an_argument_too_many_is_named(command, capsys, name):
+    arguments = ["a.json", "b.json", name]
+    if command.prog.endswith("parallel-predict"):  # which may have several inputs, but in one place
+        arguments = ["a.json", "b.json", "--batch-size", "2", name]
     with pytest.raises(SystemExit):
-        command.parse_args(["a.json", "b.json", "c.json"])
-    assert "unrecognized arguments: c.json" in capsys.readouterr().err
+        command.parse_args(arguments)
+    assert f"unrecognized arguments: {name}" in capsys.readouterr().err
+
+
+def test_the_inputs_may_be_several():
+    parse = parser_of(ParallelPredict).parse_args
+    assert parse(["model", "a", "b", "--silent"]).input_file == ["a", "b"]
+    assert parse(["model", "--silent", "a"]).input_file == ["a"]

@@ -5,6 +5,7 @@ import pytest
 from allennlp_parallel_predict.common.errors import ResumeError, SettingsError
 from allennlp_parallel_predict.common.messages import JoinOptions
 from allennlp_parallel_predict.pipeline.config import RunConfig
+from allennlp_parallel_predict.pipeline.inputs import check_run
 from allennlp_parallel_predict.settings import build_settings, read_settings
 
 
@@ -25,14 +26,14 @@ from allennlp_parallel_predict.settings import build_settings, read_settings
 )
 def test_mistakes(flags, message):
     with pytest.raises(SettingsError) as caught:
-        RunConfig(**{"archive_file": "no.tar.gz", "input_file": "in", **flags}).check()
+        check_run(RunConfig(**{"archive_file": "no.tar.gz", "input_file": "in", **flags}))
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("flags", [{}, {"input_file": "-", "output_file": "out"}])
 def test_a_run_that_cannot_be_resumed(flags):
     with pytest.raises(ResumeError, match="--resume needs an"):
-        RunConfig(**{"archive_file": "no", "input_file": "in", **flags}, resume=True).check()
+        check_run(RunConfig(**{"archive_file": "no", "input_file": "in", **flags}, resume=True))
 
 
 def test_how_outputs_are_joined():
@@ -49,6 +50,7 @@ def test_what_the_output_depends_on():
         return RunConfig("a.tar.gz", "in", **flags).identity(settings)
 
     assert identity().files == {"input file": "in", "archive": "a.tar.gz"}
+    assert identity(more_inputs=["b"]).files["input file 2"] == "b"
     assert identity(weights_file="w").files["weights file"] == "w"
     assert identity(silent=True, quiet=True, summary="s", resume=True) == identity()
     for flags in ({"limit": 3}, {"shard": "1/2"}, {"output_fields": "x"}, {"deduplicate": True}):

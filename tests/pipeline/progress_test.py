@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(30)
 
 
 def source(total):
-    return SimpleNamespace(total=lambda: total)
+    return [SimpleNamespace(total=lambda: total)]
 
 
 def executor(alive=2, restarts=0):

@@ -10,9 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.timeout(300)
-def test_files(tmp_path):
-    """All ways of reading and writing the same words."""
+def run(name, tmp_path):
+    """What an example prints, in words."""
     script = tmp_path / "bin/allennlp-parallel-predict"
     script.parent.mkdir()
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -m allennlp_parallel_predict "$@"\n')
@@ -24,7 +23,19 @@ def test_files(tmp_path):
         "ALLENNLP_LOG_LEVEL": "ERROR",
     }
     (tmp_path / "out").mkdir()
-    command = ["bash", ROOT / "examples/files.sh", tmp_path / "out"]
+    command = ["bash", ROOT / "examples" / name, tmp_path / "out"]
     ran = subprocess.run(command, env=environment, stdout=-1, stderr=-1, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.split() == ["40", "39", "80", "40", "40"]
+    return ran.stdout.split()
+
+
+@pytest.mark.timeout(300)
+def test_files(tmp_path):
+    """All ways of reading and writing the same words."""
+    assert run("files.sh", tmp_path) == ["40", "39", "80", "40", "40", "40"]
+
+
+@pytest.mark.timeout(300)
+def test_monitoring(tmp_path):
+    pytest.importorskip("prometheus_client")
+    assert run("monitoring.sh", tmp_path) == ['"lines":', "40", '"done":', "40"]

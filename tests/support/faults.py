@@ -132,7 +132,7 @@ def run(
                 batching or InOrderBatching(batch_size),
                 executor,
                 sink,
-                progress=Progress("never", source, False),
+                progress=Progress("never", [source], False),
                 interrupts=Interrupts(),
                 max_errors=max_errors,
             ).run()

@@ -62,7 +62,7 @@ def profiled(
         try:
             with stage(STARTING_WORKERS):
                 executor.start(predictor or TimedPredictor(), options)
-            progress = Progress("never", source, False)
+            progress = Progress("never", [source], False)
             Pipeline(
                 source, batching, executor, sink, progress=progress, interrupts=Interrupts()
             ).run()
