@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 MOST_LINES_OF_A_FILE = 300
 MOST_LINES_OF_A_FUNCTION = 45
-MOST_LINES = {"allennlp_parallel_predict": 16_500, "benchmarks": 3_000}
+MOST_LINES = {"allennlp_parallel_predict": 17_450, "benchmarks": 3_000}
 """An upper bound, to be lowered with the code."""
 
 
