@@ -28,4 +28,7 @@ def select_columns(columns: Optional[Columns], names: List[str]) -> Columns:
         raise SettingsError(
             f"the input has no column {', '.join(missing)}; its columns are {', '.join(names)}"
         )
+    repeated = sorted({name for name in columns.values() if names.count(name) > 1})
+    if repeated:
+        raise SettingsError(f"the input has more than one column {', '.join(repeated)}")
     return columns

@@ -88,6 +88,8 @@ class ConvertedFile(OutputFile):
         values = [row.get(name) for row in rows]
         if type == self._json:
             values = [None if value is None else json.dumps(value) for value in values]
+        elif len({isinstance(value, bool) for value in values if value is not None}) > 1:
+            return None  # pyarrow would make numbers of true and false
         try:
             return self._pyarrow.array(values, type)
         except (self._pyarrow.ArrowException, ValueError, OverflowError):

@@ -22,6 +22,12 @@ def test_all_columns_by_default():
     assert select_columns({"k": "b"}, ["a", "b"]) == {"k": "b"}
 
 
+def test_a_name_of_two_columns_is_refused():
+    with pytest.raises(SettingsError, match="more than one column b$"):
+        select_columns(None, ["a", "b", "b"])
+    assert select_columns({"k": "a"}, ["a", "b", "b"]) == {"k": "a"}
+
+
 def test_the_columns_that_exist_are_named():
     with pytest.raises(SettingsError, match="no column c, d; its columns are a, b$"):
         select_columns({"k": "d", "l": "c", "m": "a"}, ["a", "b"])

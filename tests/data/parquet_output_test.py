@@ -63,6 +63,7 @@ class TestTheRules:
             ([True, False], "bool", [True, False]),
             ([[[1]], [["x"]]], "large_string", ["[[1]]", '[["x"]]']),
             (["x", 1, None, "1"], "large_string", ['"x"', "1", None, '"1"']),
+            ([True, 1.5, 2], "large_string", ["true", "1.5", "2"]),
             ([2**70, 1], "large_string", [str(2**70), "1"]),
             ([2**60 + 1, 1.5], "large_string", [str(2**60 + 1), "1.5"]),
             (["\ud800", "y"], "large_string", ['"\\ud800"', '"y"']),

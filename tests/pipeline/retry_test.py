@@ -6,9 +6,10 @@ import os
 import signal
 
 import pytest
-
+import zstandard
 from allennlp.predictors import Predictor
 
+from allennlp_parallel_predict.common.errors import ResumeError
 from allennlp_parallel_predict.pipeline import retry
 from tests.fixtures.faulty_predictors import FaultyPredictor
 from tests.support.faults import (
@@ -20,6 +21,7 @@ from tests.support.faults import (
     settings,
     wait_until,
 )
+from tests.support.running import allennlp
 
 pytestmark = pytest.mark.timeout(120)
 FAILING = (0, 3, 4, 17, 18, 19, 39)
@@ -98,10 +100,12 @@ def test_what_fails_again_stays_where_it_was(archive, tmp_path, on_error):
     assert files.contents() == before
 
 
-def test_compressed_output(archive, tmp_path, on_error):
-    files = Files(archive, tmp_path, on_error, "--output-format", "gz")
+@pytest.mark.parametrize("format, module", [("gz", gzip), ("zst", zstandard)])
+def test_compressed_output(archive, tmp_path, format, module):
+    files = Files(archive, tmp_path, "skip", "--output-format", format)
     files.retry()
-    assert gzip.decompress(files.output.read_bytes()).decode() == expected(range(40))
+    with module.open(files.output, "rb") as output:
+        assert output.read().decode() == expected(range(40))
 
 
 def test_outputs_of_several_lines(archive, tmp_path, monkeypatch):
@@ -254,9 +258,18 @@ class TestRefused:
         assert message in ran.stderr.splitlines()[-1]
         assert (files.contents(), files.leftover()) == (before, [])
 
-    @pytest.mark.parametrize("flags", [["--resume"], ["--dry-run"], ["--shard", "1/2"]])
+    @pytest.mark.parametrize(
+        "flags", [["--resume"], ["--overwrite"], ["--dry-run"], ["--shard", "1/2"]]
+    )
     def test_other_flags(self, files, flags):
         self.check(files, "not both", *flags)
+
+    def test_what_is_not_read_twice(self, files):
+        self.check(files, "needs an output of lines", "--output-format", "parquet")
+        flags = [*files.flags, "--retry", files.errors]
+        with command(files.archive, "-", *flags, folder=files.folder) as ran:
+            assert ran.wait() == 1
+        assert "and the input file of the run" in ran.stderr.splitlines()[-1]
 
     def test_another_way_to_treat_errors(self, files):
         self.check(files, "with --on-error skip: give that", on_error="placeholder")
@@ -303,3 +316,16 @@ def test_a_model_that_keeps_state(archive, tmp_path):
     before = files.contents()
     assert "start the whole run again" in files.retry(status=1).stderr.splitlines()[-1]
     assert (files.contents(), files.leftover()) == (before, [])
+
+
+def test_a_predictor_that_numbers_its_inputs(archives, tmp_path):
+    line = '{"passage": "Mary left .", "question": "Who left?"}'
+    record = {"line": 1, "input": line, "type": "ValueError", "message": "no"}
+    (tmp_path / "in").write_text(line + "\n")
+    (tmp_path / "out").write_text("")
+    (tmp_path / "errors").write_text(as_line(record))
+    flags = ["--output-file", tmp_path / "out", "--retry", tmp_path / "errors", "--silent"]
+    with pytest.raises(ResumeError, match="numbers its inputs"):
+        command_line = ["parallel-predict", archives("transformer_qa"), tmp_path / "in", *flags]
+        allennlp(list(map(str, command_line)))
+    assert (tmp_path / "errors").read_text() == as_line(record)
