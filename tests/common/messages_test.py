@@ -15,6 +15,7 @@ def test_a_worker_knows_the_positions_if_they_follow_each_other():
         range(3, 6),
         (),
         True,
+        None,
     )
     sorted_by_length = BATCH._replace(positions=[5, 3, 4])
     assert Batch.of_message(*sorted_by_length.to_message()).positions == ()

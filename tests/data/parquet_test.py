@@ -130,7 +130,7 @@ class TestParts:
             list(source)
 
     def test_memory_does_not_grow_with_a_row_group(self, tmp_path):
-        """Two thousand rows of 32 KB in one row group: 64 MB."""
+        """Four thousand rows of 32 KB in one row group: 128 MB; pyarrow 17 keeps 60, later ones 30."""
         script = """if True:
             import json, sys
             from allennlp_parallel_predict.data.parquet import ParquetSource
@@ -142,11 +142,11 @@ class TestParts:
             before, count = peak(), 1 + sum(1 for _ in source)
             print(json.dumps([count, peak() - before]))
         """
-        rows = [{"text": os.urandom(16_000).hex()} for _ in range(2000)]
+        rows = [{"text": os.urandom(16_000).hex()} for _ in range(4000)]
         write(tmp_path / "in", rows, compression="none")
         ran = subprocess.run([sys.executable, "-c", script, tmp_path / "in"], stdout=-1, check=True)
         count, megabytes = json.loads(ran.stdout)
-        assert (count, megabytes < 48) == (2000, True)
+        assert (count, megabytes < 80) == (4000, True)
 
 
 class TestMistakes:
