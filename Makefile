@@ -31,19 +31,22 @@ test: $(ENV)
 # A part of the tests, as measuring takes twice the time; its subprocesses and forks are measured too.
 coverage: $(ENV)
 	$(VENV)/bin/coverage erase
-	$(VENV)/bin/coverage run -m pytest tests/worker tests/data tests/settings_test.py \
+	$(VENV)/bin/coverage run -m pytest -k "not fault_at_every_call" tests/worker tests/data tests/settings_test.py \
 		tests/executors/in_process_test.py tests/executors/retries_test.py tests/contract/on_error_test.py
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report --fail-under=65
 
-# What depends on the libraries most: parity, pools, crashes, what makes models faster.
+# What depends on the libraries most: parity, pools, what makes models faster. Files and their faults,
+# which are the same with all of them, are tested by `make test`.
 test-old: $(ENV)
 	$(VENV)/bin/python -m pytest tests/contract tests/accelerate tests/executors/pool tests/models \
-		tests/compat tests/doctor tests/repository/bootstrap_test.py
+		tests/compat tests/doctor tests/repository/bootstrap_test.py \
+		$(patsubst %,--ignore=tests/contract/%_test.py,crash files input_kinds stateful_run)
 
 # What depends on Python itself, and each kind of archive once.
 test-oldest: $(ENV)
-	$(VENV)/bin/python -m pytest tests/settings_test.py tests/common tests/data tests/worker tests/doctor
+	$(VENV)/bin/python -m pytest tests/settings_test.py tests/common tests/data tests/worker tests/doctor \
+		-k "not fault_at_every_call"
 	$(VENV)/bin/python -m pytest tests/contract/parity_test.py -k "forked and 4-2"
 
 # What takes longer than a test may: use in which nothing may grow, damaged archives and checkpoints,
