@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import psutil
 import pytest
@@ -104,7 +105,10 @@ class TestOnce:
         code = f"import time\nopen({str(started)!r}, 'w').close()\ntime.sleep(100)\n"
         (tmp_path / f"{module}.py").write_text(code)
         run = [sys.executable, "-m", "allennlp_parallel_predict", "parallel-predict", "a", "b"]
-        with subprocess.Popen(run, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what `&` ignores
+        with subprocess.Popen(
+            run, cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=listen
+        ) as process:
             wait_until(started.exists, 60)
             process.send_signal(signal.SIGINT)
             stderr = process.communicate(timeout=30)[1].decode()
