@@ -45,8 +45,8 @@ test-old: $(ENV)
 
 # What depends on Python itself, and each kind of archive once.
 test-oldest: $(ENV)
-	$(VENV)/bin/python -m pytest tests/settings_test.py tests/common tests/data tests/worker tests/doctor \
-		-k "not fault_at_every_call"
+	$(VENV)/bin/python -m pytest tests/settings_test.py tests/common tests/worker tests/doctor \
+		$(patsubst %,tests/data/%_test.py,sources formats compression parquet files)
 	$(VENV)/bin/python -m pytest tests/contract/parity_test.py -k "forked and 4-2"
 
 # What takes longer than a test may: use in which nothing may grow, damaged archives and checkpoints,
