@@ -9,11 +9,12 @@ from allennlp_parallel_predict.data.output_formats import OUTPUT_FORMATS
 
 def allow_several_inputs(parser: argparse.ArgumentParser) -> None:
     """Lets the input of `predict` be several, or a pattern."""
-    (action,) = (action for action in parser._actions if action.dest == "input_file")
-    action.nargs = "+"
-    action.help = (
-        "path to or url of the input file; or several, or patterns such as 'part-*.jsonl', with "
-        "--output-dir or --output-file"
+    parser.add_argument(
+        "more_inputs",
+        nargs="*",
+        metavar="input_file",
+        help="more input files; any may be a pattern such as 'part-*.jsonl', with --output-dir or "
+        "--output-file",
     )
 
 

@@ -113,7 +113,8 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _config(args: argparse.Namespace) -> RunConfig:
     flags = dict(vars(args))
-    flags["input_file"], *flags["more_inputs"] = expand_patterns(args.input_file)
+    inputs = expand_patterns([args.input_file, *args.more_inputs])
+    flags["input_file"], *flags["more_inputs"] = inputs
     names = [field.name for field in dataclasses.fields(RunConfig)]
     return RunConfig(**{name: flags[name] for name in names if name in flags})
 

@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from typing import Callable, List, Optional, Tuple
 
+from allennlp.common.checks import ConfigurationError
 from allennlp.predictors import Predictor
 
 from allennlp_parallel_predict.common.errors import Interrupted, SettingsError, explain
@@ -94,8 +95,13 @@ class PredictRun:
                     "--deduplicate: this predictor numbers its inputs, so that identical ones have "
                     "different results"
                 )
-            for output in outputs:
-                output.open_inputs(predictor, self._batching.span())
+            try:
+                for output in outputs:
+                    output.open_inputs(predictor, self._batching.span())
+            except ConfigurationError as error:
+                if not isinstance(error, SettingsError):
+                    outputs[0].begin()  # as `predict`, which opens it before it asks the reader
+                raise
             self._compare_precision(predictor, outputs[0].sources[0])
             for output in outputs:
                 if os.path.exists(output.config.output_file or ""):

@@ -91,5 +91,7 @@ def test_an_argument_too_many_is_named(command, capsys, name):
 
 def test_the_inputs_may_be_several():
     parse = parser_of(ParallelPredict).parse_args
-    assert parse(["model", "a", "b", "--silent"]).input_file == ["a", "b"]
-    assert parse(["model", "--silent", "a"]).input_file == ["a"]
+    for arguments in (["model", "a", "b", "c", "--silent"], ["--silent", "model", "a", "b", "c"]):
+        parsed = parse(arguments)
+        assert (parsed.input_file, parsed.more_inputs) == ("a", ["b", "c"])
+    assert parse(["model", "--silent", "a"]).more_inputs == []
