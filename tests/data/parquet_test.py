@@ -130,7 +130,7 @@ class TestParts:
             list(source)
 
     def test_memory_does_not_grow_with_a_row_group(self, tmp_path):
-        """Four thousand rows of 32 KB in one row group: 128 MB; pyarrow 17 keeps 60, later ones 30."""
+        """Four thousand rows of 32 KB in one row group: 128 MB, of which pyarrow keeps 30 to 60."""
         script = """if True:
             import json, sys
             from allennlp_parallel_predict.data.parquet import ParquetSource

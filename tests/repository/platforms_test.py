@@ -27,9 +27,38 @@ SOURCES = [
 pytestmark = pytest.mark.skipif(UV is None, reason="needs uv")
 
 
-def resolve(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [str(UV), "pip", "compile", "--quiet", "--no-config", "--no-annotate", *arguments]
-    return subprocess.run(
+CASES = [
+    ("3.10", "aarch64-apple-darwin", [], "tokenizers==0.11.6"),
+    # AllenNLP itself asks for jsonnet, which has no wheel there: it needs a C++ compiler.
+    ("3.10", "aarch64-manylinux_2_28", ["jsonnet"], "tokenizers==0.12.1"),
+    ("3.12", "aarch64-apple-darwin", [], "jsonnet=="),
+    ("3.12", "aarch64-manylinux_2_28", [], "gojsonnet=="),
+    ("3.13", "x86_64-manylinux_2_28", [], "jsonnet=="),
+    ("3.8", "x86_64-manylinux_2_28", [], "torch==1.12.1"),
+]
+
+
+@pytest.fixture(scope="module")
+def resolving(tmp_path_factory: pytest.TempPathFactory) -> "List[subprocess.Popen[str]]":
+    """All of them at once, as most of the time they wait for the package index."""
+    # Not setup.cfg itself, which uv would have to build.
+    options = configparser.ConfigParser()
+    options.read(str(ROOT / "setup.cfg"))
+    wanted = [options["options"]["install_requires"]]
+    wanted += [options["options.extras_require"][extra] for extra in EXTRAS]
+    requirements = tmp_path_factory.mktemp("requirements") / "requirements.in"
+    requirements.write_text("\n".join(wanted))
+    return [resolve(requirements, *case[:3]) for case in CASES]
+
+
+def resolve(
+    requirements: Path, python: str, platform: str, more_sources: List[str]
+) -> "subprocess.Popen[str]":
+    command = [str(UV), "pip", "compile", "--quiet", "--no-config", "--no-annotate"]
+    command += ["--python-version", python, "--python-platform", platform, str(requirements)]
+    command += ["--only-binary", ":all:"]
+    command += [flag for name in SOURCES + more_sources for flag in ("--no-binary", name)]
+    return subprocess.Popen(
         command,
         cwd=str(ROOT),
         env=dict(os.environ, UV_INDEX_STRATEGY="unsafe-best-match"),
@@ -39,33 +68,11 @@ def resolve(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize(
-    "python, platform, more_sources, found",
-    [
-        ("3.10", "aarch64-apple-darwin", [], "tokenizers==0.11.6"),
-        # AllenNLP itself asks for jsonnet, which has no wheel there: it needs a C++ compiler.
-        ("3.10", "aarch64-manylinux_2_28", ["jsonnet"], "tokenizers==0.12.1"),
-        ("3.12", "aarch64-apple-darwin", [], "jsonnet=="),
-        ("3.12", "aarch64-manylinux_2_28", [], "gojsonnet=="),
-        ("3.13", "x86_64-manylinux_2_28", [], "jsonnet=="),
-        ("3.8", "x86_64-manylinux_2_28", [], "torch==1.12.1"),
-    ],
-)
-def test_installs_from_wheels(
-    tmp_path: Path, python: str, platform: str, more_sources: List[str], found: str
-) -> None:
-    # Not setup.cfg itself, which uv would have to build.
-    options = configparser.ConfigParser()
-    options.read(str(ROOT / "setup.cfg"))
-    wanted = [options["options"]["install_requires"]]
-    wanted += [options["options.extras_require"][extra] for extra in EXTRAS]
-    requirements = tmp_path / "requirements.in"
-    requirements.write_text("\n".join(wanted))
-    arguments = ["--python-version", python, "--python-platform", platform, str(requirements)]
-    arguments += ["--only-binary", ":all:"]
-    arguments += [flag for name in SOURCES + more_sources for flag in ("--no-binary", name)]
-    done = resolve(*arguments)
-    if "Failed to fetch" in done.stderr or "error sending request" in done.stderr:
+@pytest.mark.parametrize("number", range(len(CASES)), ids=["-".join(case[:2]) for case in CASES])
+def test_installs_from_wheels(resolving: "List[subprocess.Popen[str]]", number: int) -> None:
+    process, found = resolving[number], CASES[number][3]
+    stdout, stderr = process.communicate()
+    if "Failed to fetch" in stderr or "error sending request" in stderr:
         pytest.skip("the package index cannot be reached")
-    assert done.returncode == 0, done.stderr
-    assert any(line.startswith(found) for line in done.stdout.splitlines()), done.stdout
+    assert process.returncode == 0, stderr
+    assert any(line.startswith(found) for line in stdout.splitlines()), stdout

@@ -198,7 +198,7 @@ class TestACluster:
         code = "import sys; sys.modules['allennlp_parallel_predict'] = None"
         (place.folder / "sitecustomize.py").write_text(code)
         environment = {"env_vars": {"PYTHONPATH": str(place.folder)}}
-        ran = place.run(numbered(3), executor_runtime_env=environment)
+        ran = place.run(numbered(3), executor_runtime_env=environment, executor_max_deaths=1)
         assert ran.status == 1 and "Traceback" not in ran.stderr.splitlines()[-1]
         assert "No module named 'allennlp_parallel_predict" in ran.stderr.splitlines()[-1]
 
