@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import List
+from typing import List, Tuple
 
 import pytest
 
@@ -39,7 +39,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def resolving(tmp_path_factory: pytest.TempPathFactory) -> "List[subprocess.Popen[str]]":
+def resolutions(tmp_path_factory: pytest.TempPathFactory) -> List[Tuple[int, str, str]]:
     """All of them at once, as most of the time they wait for the package index."""
     # Not setup.cfg itself, which uv would have to build.
     options = configparser.ConfigParser()
@@ -48,7 +48,9 @@ def resolving(tmp_path_factory: pytest.TempPathFactory) -> "List[subprocess.Pope
     wanted += [options["options.extras_require"][extra] for extra in EXTRAS]
     requirements = tmp_path_factory.mktemp("requirements") / "requirements.in"
     requirements.write_text("\n".join(wanted))
-    return [resolve(requirements, *case[:3]) for case in CASES]
+    processes = [resolve(requirements, *case[:3]) for case in CASES]
+    outputs = [process.communicate() for process in processes]
+    return [(process.returncode, *output) for process, output in zip(processes, outputs)]
 
 
 def resolve(
@@ -69,10 +71,9 @@ def resolve(
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=["-".join(case[:2]) for case in CASES])
-def test_installs_from_wheels(resolving: "List[subprocess.Popen[str]]", number: int) -> None:
-    process, found = resolving[number], CASES[number][3]
-    stdout, stderr = process.communicate()
+def test_installs_from_wheels(resolutions: List[Tuple[int, str, str]], number: int) -> None:
+    (status, stdout, stderr), found = resolutions[number], CASES[number][3]
     if "Failed to fetch" in stderr or "error sending request" in stderr:
         pytest.skip("the package index cannot be reached")
-    assert process.returncode == 0, stderr
+    assert status == 0, stderr
     assert any(line.startswith(found) for line in stdout.splitlines()), stdout
