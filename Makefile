@@ -31,7 +31,8 @@ test: $(ENV)
 # A part of the tests, as measuring takes twice the time; its subprocesses and forks are measured too.
 coverage: $(ENV)
 	$(VENV)/bin/coverage erase
-	$(VENV)/bin/coverage run -m pytest -k "not fault_at_every_call" tests/worker tests/data tests/settings_test.py \
+	$(VENV)/bin/coverage run -m pytest tests/worker tests/data tests/settings_test.py \
+		$(patsubst %,--ignore=tests/data/%_test.py,deduplication parquet_output remote) \
 		tests/executors/in_process_test.py tests/executors/retries_test.py tests/contract/on_error_test.py
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report --fail-under=65
