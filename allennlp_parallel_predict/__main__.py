@@ -10,14 +10,19 @@ from allennlp_parallel_predict import doctor
 from allennlp_parallel_predict.common.logs import only_warnings
 
 _SHORT = {"compare": "parallel-compare", "tune": "parallel-tune"}
+_INTERRUPTED = {"KeyboardInterrupt": 130, "SigTermReceived": 143}
+"""Exit statuses by the exceptions of Python's handler and AllenNLP's, which may not be imported."""
 
 
 def main() -> None:
     try:
         _run()
-    except KeyboardInterrupt:  # of the imports: a run has handlers of its own
+    except BaseException as error:  # while it imports, or when all is written
+        status = _INTERRUPTED.get(type(error).__name__)
+        if status is None:
+            raise
         print("parallel-predict: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(status)
 
 
 def _run() -> None:

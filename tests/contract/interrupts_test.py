@@ -117,6 +117,22 @@ class TestOnce:
         assert "Traceback" not in stderr
 
     @pytest.mark.parametrize("number, status", STOPS)
+    def test_when_all_is_written(self, archive, place, number, status):
+        """The summary waits for a reader."""
+        os.mkfifo(place / "summary")
+        (place / "input").write_text('{"n": 0}\n')
+        run = [*flags(place), "--summary", place / "summary"]
+        with command(archive, place / "input", *run, folder=place) as running:
+            is_there = (place / "stderr").exists
+            wait_until(lambda: is_there() and "1 lines in" in running.stderr)
+            wait_until(lambda: not running.workers())
+            time.sleep(0.3)
+            running.signal(number)
+            assert running.wait(5) == status
+        assert running.stderr.splitlines()[-1] == "parallel-predict: interrupted"
+        assert "Traceback" not in running.stderr
+
+    @pytest.mark.parametrize("number, status", STOPS)
     def test_while_the_model_is_loaded(self, slow_archive, place, number, status):
         with command(slow_archive, slow_lines(place), *flags(place), folder=place) as running:
             wait_until(lambda: os.listdir(place / "tmp"))
