@@ -33,7 +33,7 @@ coverage: $(ENV)
 	$(VENV)/bin/coverage erase
 	$(VENV)/bin/coverage run -m pytest tests/worker tests/data tests/settings_test.py \
 		$(patsubst %,--ignore=tests/data/%_test.py,deduplication parquet_output remote) \
-		tests/executors/in_process_test.py tests/executors/retries_test.py tests/contract/on_error_test.py
+		tests/executors/in_process_test.py tests/executors/retries_test.py
 	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report --fail-under=65
 
