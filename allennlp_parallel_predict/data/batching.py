@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 from allennlp_parallel_predict.common.configurable import Configurable
 from allennlp_parallel_predict.common.errors import SettingsError, check_at_least
 from allennlp_parallel_predict.common.messages import Batch, BatchKind
-from allennlp_parallel_predict.data.inputs import Block, Input, in_blocks, to_block
+from allennlp_parallel_predict.data.inputs import Block, Input, in_blocks, in_windows, to_block
 from allennlp_parallel_predict.data.lazy_instances import DeferredCall
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch
 
@@ -152,16 +152,8 @@ class BucketBatching(Batching):
 
     def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
         self._plain = self._in_buckets = 0
-        window: List[Input] = []
-        for item in inputs:
-            if item is None:
-                yield None
-                continue
-            window.append(item)
-            if len(window) == self.window:
-                yield from self._sorted_groups(window)
-                window = []
-        yield from self._sorted_groups(window)
+        for window in in_windows(inputs, self.window):
+            yield from [None] if window is None else self._sorted_groups(window)
 
     def span(self) -> int:
         return self.window

@@ -7,7 +7,7 @@ from overrides import overrides
 from allennlp_parallel_predict.common.errors import ModelStateError
 from allennlp_parallel_predict.common.messages import Batch
 from allennlp_parallel_predict.data.batching import Batching
-from allennlp_parallel_predict.data.inputs import Input
+from allennlp_parallel_predict.data.inputs import Input, in_windows
 from allennlp_parallel_predict.data.reorder_buffer import CompletedBatch, singles
 
 _WINDOW = 2048
@@ -40,16 +40,8 @@ class DeduplicatedBatching(Batching):
 
     @overrides
     def groups(self, inputs: Iterable[Optional[Input]]) -> Iterator[Any]:
-        window: List[Input] = []
-        for item in inputs:
-            if item is None:
-                yield None
-                continue
-            window.append(item)
-            if len(window) == self.window:
-                yield from self._groups_of(window)
-                window = []
-        yield from self._groups_of(window)
+        for window in in_windows(inputs, self.window):
+            yield from [None] if window is None else self._groups_of(window)
 
     def _groups_of(self, window: List[Input]) -> Iterator[Any]:
         firsts: Dict[Any, Input] = {}

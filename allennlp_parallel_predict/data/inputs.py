@@ -34,19 +34,25 @@ class Block(NamedTuple):
     line_numbers: Sequence[int]
 
 
-def in_blocks(inputs: Iterable[Optional[Input]], size: int) -> Iterator[Optional[Block]]:
+def in_windows(inputs: Iterable[Optional[Input]], size: int) -> Iterator[Optional[List[Input]]]:
     """The inputs, `size` at a time, and the `None`s that are between them."""
-    rows: List[Input] = []
+    window: List[Input] = []
     for item in inputs:
         if item is None:
             yield None
             continue
-        rows.append(item)
-        if len(rows) == size:
-            yield to_block(rows)
-            rows = []
-    if rows:
-        yield to_block(rows)
+        window.append(item)
+        if len(window) == size:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def in_blocks(inputs: Iterable[Optional[Input]], size: int) -> Iterator[Optional[Block]]:
+    """The same by columns."""
+    for window in in_windows(inputs, size):
+        yield None if window is None else to_block(window)
 
 
 def to_block(rows: List[Input]) -> Block:
