@@ -16,7 +16,7 @@ from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.data.files import check_files
 from allennlp_parallel_predict.data.formats import Format, format_by_name, open_source
 from allennlp_parallel_predict.data.limits import sample
-from allennlp_parallel_predict.data.sources import InstanceSource
+from allennlp_parallel_predict.data.sources import InstanceSource, Source
 from allennlp_parallel_predict.models.archives import load_predictor, parse_predictor_args
 from allennlp_parallel_predict.pipeline.tuner import DISAGREEMENT, Measurement, Tuner
 from allennlp_parallel_predict.profiling.render import megabytes, table
@@ -64,10 +64,12 @@ def _tune(args: argparse.Namespace) -> None:
             args.weights_file,
             parse_predictor_args(args.predictor_args),
         )
-        format = Format(format_by_name(args.input_file, predictor))
-        source = open_source(args.input_file, format)
+        source: Source
         if args.use_dataset_reader:
             source = InstanceSource(predictor._dataset_reader, args.input_file)
+        else:
+            format = Format(format_by_name(args.input_file, predictor))
+            source = open_source(args.input_file, format)
         inputs = sample(source)
         if not inputs:
             raise SettingsError(f"there is nothing to predict in {args.input_file}")

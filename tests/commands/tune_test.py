@@ -94,3 +94,13 @@ class TestCommand:
         command = ["parallel-tune", archives("seq2seq"), str(tmp_path / "empty")]
         ran = parallel_predict.run([*command, "--predictor", "seq2seq"])
         assert ran.status and "nothing to predict" in ran.message
+
+    def test_an_input_that_only_its_reader_can_open(self, archives, parallel_predict, tmp_path):
+        """Whether it is a table is a question about files that the predictor reads."""
+        (tmp_path / "empty").write_text("")
+        text = {"type": "text_classification_json", "tokenizer": "whitespace"}
+        reader = {"dataset_reader": {"type": "interleaving", "readers": {"a": text}}}
+        command = ["parallel-tune", archives("text_classifier"), '{"a": "empty"}']
+        command += ["--use-dataset-reader", "-o", json.dumps(reader)]
+        ran = parallel_predict.run(command, cwd=str(tmp_path))
+        assert ran.status and "nothing to predict" in ran.message
