@@ -61,12 +61,16 @@ def table_by_name(input_file: str) -> str:
     """What kind of table an input may be; `LINES` for one that is none."""
     if reads_once(input_file):
         return LINES
-    root, suffix = os.path.splitext(urlparse(input_file).path)
-    if suffix in _COMPRESSED:
-        suffix = os.path.splitext(root)[1]
+    suffix = os.path.splitext(without_compression(urlparse(input_file).path))[1]
     if suffix[1:] in (*_DELIMITERS, PARQUET):
         return suffix[1:]
     return PARQUET if is_parquet(input_file) else LINES
+
+
+def without_compression(name: str) -> str:
+    """The name of a file without a suffix of a compressed one."""
+    root, suffix = os.path.splitext(name)
+    return root if suffix in _COMPRESSED else name
 
 
 def open_source(input_file: str, format: Format, start: Tuple[int, int] = (0, 0)) -> Source:

@@ -8,15 +8,13 @@ from urllib.parse import urlparse
 
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.data.files import check_files, writing
+from allennlp_parallel_predict.data.formats import without_compression
 from allennlp_parallel_predict.data.output_formats import GZ, LINES, PARQUET, ZST
 from allennlp_parallel_predict.data.sources import reads_once
 from allennlp_parallel_predict.pipeline.archive_check import check_archive
 from allennlp_parallel_predict.pipeline.config import RunConfig
 
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _FORMATS = (".jsonl", ".json", ".ndjson", ".txt", ".csv", ".tsv", ".parquet")
-
-
 _SUFFIXES = {GZ: ".jsonl.gz", ZST: ".jsonl.zst", PARQUET: ".parquet"}
 """Of outputs, by their format."""
 
@@ -52,10 +50,9 @@ def outputs_of(config: RunConfig) -> List[RunConfig]:
 def _stem(input_file: str) -> str:
     """`"part-1"` for `"in/part-1.jsonl.gz"`: without suffixes of compression and format."""
     name = os.path.basename(urlparse(input_file).path if "://" in input_file else input_file)
-    for suffixes in (_COMPRESSED, _FORMATS):
-        root, suffix = os.path.splitext(name)
-        name = root if suffix in suffixes else name
-    return name
+    name = without_compression(name)
+    root, suffix = os.path.splitext(name)
+    return root if suffix in _FORMATS else name
 
 
 def check_run(config: RunConfig) -> None:
