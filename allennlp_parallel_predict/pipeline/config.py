@@ -4,16 +4,15 @@ import os
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional
 
-from allennlp.common.file_utils import cached_path
-
 from allennlp_parallel_predict.common.errors import (
     ResumeError,
     SettingsError,
+    check_at_least,
     user_error_context,
 )
 from allennlp_parallel_predict.common.messages import JoinOptions
-from allennlp_parallel_predict.data.files import OutputFile, is_regular
 from allennlp_parallel_predict.data.columns import parse_map
+from allennlp_parallel_predict.data.files import OutputFile, is_regular
 from allennlp_parallel_predict.data.formats import CSV, PARQUET, TSV, Format, open_source
 from allennlp_parallel_predict.data.output_formats import output_class, output_format
 from allennlp_parallel_predict.data.parquet import is_parquet
@@ -113,8 +112,7 @@ class RunConfig:
         self.output_class  # needs a library, perhaps
         if self._output_format == PARQUET and not is_regular(str(self.output_file)):
             raise SettingsError("--output-format parquet needs an --output-file that is a file")
-        if self.limit is not None and self.limit < 1:
-            raise SettingsError(f"--limit must be at least 1, but it is {self.limit}")
+        check_at_least(1, "--", limit=self.limit)
         if self.use_dataset_reader and (self.keep_input or self.id_field is not None):
             raise SettingsError(
                 "--keep-input and --id-field need inputs that the predictor reads as JSON, which "
@@ -177,7 +175,7 @@ class RunConfig:
         for flag in ("resume", "overwrite", "dry_run", "shard", "errors_file"):
             if getattr(self, flag):
                 raise SettingsError(f"give --retry or --{flag.replace('_', '-')}, not both")
-        if output_format(self.output_format, output) == PARQUET:
+        if self._output_format == PARQUET:
             raise SettingsError("--retry needs an output of lines, not Parquet")
         with user_error_context("cannot read the file of --retry", OSError), open(errors_file):
             pass
@@ -197,16 +195,14 @@ class RunConfig:
         download = f"cannot download {input_file} (for credentials see docs/files.md)"
         try:
             with user_error_context(download, Exception):
-                with user_error_context("cannot read the input file", OSError):
-                    with open(cached_path(input_file), "rb"):
-                        pass
+                begins_as_parquet = is_parquet(input_file)
         except OSError:
             is_table = self._output_format == PARQUET
             if self.output_file and is_regular(self.output_file) and not self.dry_run | is_table:
                 # As after `predict`, the output exists; unlike there, its former content stays.
                 open(self.output_file, "a").close()
             raise
-        name = self.input_format or (PARQUET if is_parquet(input_file) else None)
+        name = self.input_format or (PARQUET if begins_as_parquet else None)
         if name is not None:
             next(iter(open_source(input_file, self.format(name))), None)
 
