@@ -77,6 +77,14 @@ class TooManyErrors(ExplainedError):
 class ModelStateError(ExplainedError):
     """A model that changes itself while it predicts was run in several workers."""
 
+    @classmethod
+    def of(cls, change: str, consequence: str) -> "ModelStateError":
+        """About what was seen to change, and what follows from it."""
+        return cls(
+            f"what this model predicts depends on the batches that it saw before ({change}), "
+            f"{consequence}"
+        )
+
 
 class PredictorClosed(ParallelPredictError):
     """A call to a predictor that has been closed, or was while the call waited."""

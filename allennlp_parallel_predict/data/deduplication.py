@@ -65,9 +65,9 @@ class DeduplicatedBatching(Batching):
     def with_copies(self, run: CompletedBatch) -> Iterator[CompletedBatch]:
         change = self._state_change()
         if change is not None and self.left_out:
-            raise ModelStateError(
-                f"what this model predicts depends on the batches that it saw before ({change}), "
-                "so that identical inputs have different results: run it without --deduplicate"
+            raise ModelStateError.of(
+                change,
+                "so that identical inputs have different results: run it without --deduplicate",
             )
         yield run
         for single in singles(run) if self._copies.keys() & set(run.batch.positions) else ():

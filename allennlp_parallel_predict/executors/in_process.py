@@ -38,10 +38,10 @@ class InProcessExecutor(Executor):
         self, predictor: Predictor, options: WorkerOptions, preserve_order: bool = True
     ) -> None:
         if self.state_change is not None:
-            raise ModelStateError(
-                f"what this model predicts depends on the batches that it saw before "
-                f"({self.state_change}), and in this process that state cannot be undone for the "
-                "next input: give the inputs one by one, or use the executor process_pool"
+            raise ModelStateError.of(
+                self.state_change,
+                "and in this process that state cannot be undone for the next input: give the "
+                "inputs one by one, or use the executor process_pool",
             )
         self._worker = Worker(predictor, options, failures=Exception)
 

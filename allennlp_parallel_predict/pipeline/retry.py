@@ -61,9 +61,9 @@ class RetryRun(PredictRun):
             failures = super()._run(outputs)
             change = self._settings.executor.state_change
             if change is not None:
-                raise ModelStateError(
-                    f"what this model predicts depends on the batches that it saw before ({change})"
-                    ", so that single inputs cannot be predicted again: start the whole run again"
+                raise ModelStateError.of(
+                    change,
+                    "so that single inputs cannot be predicted again: start the whole run again",
                 )
             output.write_merged()
         except BaseException:
