@@ -3,7 +3,7 @@
 import hashlib
 import json
 from itertools import islice
-from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, TextIO, Tuple
+from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Set, TextIO, Tuple
 
 from overrides import overrides
 
@@ -108,7 +108,7 @@ def count_lines(lines: TextIO, failures: Dict[int, FailedInput]) -> Tuple[int, i
     wanted = {failure.placeholder for failure in failures.values()}
     count = found = 0
     for count, line in enumerate(lines, start=1):
-        found += line.startswith('{"error": ') and _hash(line) in wanted
+        found += _is_one_of(wanted, line)
     if found not in (0, len(failures)):
         raise ResumeError(
             f"the output has placeholders for {found} of the {len(failures)} inputs that failed: "
@@ -131,8 +131,7 @@ def merge(
     if replaces:
         wanted = {failure.placeholder for failure in failures.values()}
         for line in lines:
-            is_place = line.startswith('{"error": ') and _hash(line) in wanted
-            yield next(results) if is_place else line
+            yield next(results) if _is_one_of(wanted, line) else line
         return
     written = 0
     for failed, place in enumerate(places):
@@ -140,6 +139,10 @@ def merge(
         written = place - failed
         yield next(results)
     yield from lines
+
+
+def _is_one_of(placeholders: Set[bytes], line: str) -> bool:
+    return line.startswith('{"error": ') and _hash(line) in placeholders
 
 
 def _hash(text: Any) -> bytes:

@@ -47,8 +47,7 @@ class Shard(NamedTuple):
         span : `int`
             The number of inputs that the shards must not be cut within: see `Batching.span`.
         """
-        known = source.total() if source.is_indexed else None
-        total = known if known is not None else sum(1 for _ in source)
+        total = (source.total() or 0) if source.is_indexed else sum(1 for _ in source)
         spans = -(-total // span)
         start = min(total, spans * (self.number - 1) // self.of * span)
         end = min(total, spans * self.number // self.of * span)

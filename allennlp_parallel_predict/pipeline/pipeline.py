@@ -82,6 +82,7 @@ class Pipeline:
         self._max_errors = max_errors
         self._metrics = metrics or RunMetrics(executor)
         self._batching = batching
+        self._has_windows = batching.span() > batching.batch_size
         self.next_number = first_number
         """That of the next batch."""
         self._batches: Iterator[Optional[Batch]] = batching.batches(
@@ -202,9 +203,9 @@ class Pipeline:
 
     def _ends_window(self, run: CompletedBatch) -> bool:
         """Whether a run may go on behind it, but not behind the results around it."""
-        has_windows = self._batching.span() > self._batching.batch_size
-        end = run.batch.positions[-1] + 1
-        return has_windows and bool(self._restart_points) and end == self._restart_points[0]
+        if not self._has_windows or not self._restart_points:
+            return False
+        return run.batch.positions[-1] + 1 == self._restart_points[0]
 
     def _write(self, runs: List[CompletedBatch]) -> None:
         if not runs:

@@ -49,6 +49,7 @@ class RunOutput:
         )
         self._sink: Optional[Sink] = None
         self._is_claimed = False
+        self._reads_once = reads_once(config.input_file)
 
     def is_complete(self) -> bool:
         """Looks for an earlier run; returns whether there is nothing left to do."""
@@ -109,10 +110,6 @@ class RunOutput:
         else:
             source = InstanceSource(reader, input_file, config.multitask_head, start.positions)
         return source if end is None else LimitedSource(source, end)
-
-    @property
-    def _reads_once(self) -> bool:
-        return reads_once(self.config.input_file)
 
     def claim(self) -> None:
         """Has to be done before any output is touched: one without a checkpoint is complete."""
