@@ -1,7 +1,5 @@
 """Compressed files, written by the commands of their names."""
 
-import csv
-import json
 import shutil
 import subprocess
 import sys
@@ -11,31 +9,9 @@ import pytest
 from allennlp_parallel_predict.common.errors import SettingsError
 from allennlp_parallel_predict.data import compression
 from allennlp_parallel_predict.data.compression import READ_ERRORS
-from allennlp_parallel_predict.data.formats import Format, FormattedSource
 from allennlp_parallel_predict.data.sources import LineSource
 from tests.fixtures import join_predictors  # noqa: F401  (registers them)
-
-ROWS = [
-    ["id", "text"],
-    ["1", 'a "quoted" word, and a comma'],
-    ["2", "two\r\nlines\nand a third\n"],
-    ["", ""],
-    ["4", "ü\ttab " + "long " * 40_000],
-]
-
-
-def read(path, *format, first=0):
-    items = [item for item in FormattedSource(str(path), Format(*format), first) if item]
-    return [(item.position, item.line_number, json.loads(item.value)) for item in items]
-
-
-def as_records(rows=ROWS):
-    return [dict(zip(rows[0], row)) for row in rows[1:]]
-
-
-def write(path, rows=ROWS, **options):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, **options).writerows(rows)
+from tests.support.tables import as_records, read, write
 
 
 class TestCompressed:

@@ -1,6 +1,5 @@
 """Plain text, CSV, TSV and compressed files, written by other tools."""
 
-import csv
 import json
 import os
 import signal
@@ -16,31 +15,9 @@ from allennlp_parallel_predict.data.formats import Format, FormattedSource, form
 from allennlp_parallel_predict.data.inputs import InvalidInput
 from tests.fixtures import join_predictors  # noqa: F401  (registers them)
 from tests.support.faults import command, settings, wait_until
+from tests.support.tables import as_records, read, write
 
 pytestmark = pytest.mark.timeout(90)
-
-
-ROWS = [
-    ["id", "text"],
-    ["1", 'a "quoted" word, and a comma'],
-    ["2", "two\r\nlines\nand a third\n"],
-    ["", ""],
-    ["4", "ü\ttab " + "long " * 40_000],
-]
-
-
-def read(path, *format, first=0):
-    items = [item for item in FormattedSource(str(path), Format(*format), first) if item]
-    return [(item.position, item.line_number, json.loads(item.value)) for item in items]
-
-
-def as_records(rows=ROWS):
-    return [dict(zip(rows[0], row)) for row in rows[1:]]
-
-
-def write(path, rows=ROWS, **options):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, **options).writerows(rows)
 
 
 class TestTables:
